@@ -17,6 +17,8 @@ enum {
 };
 uint64_t fa_cpu_isa(void);
 
+extern const fa_backend fa_cpu_backend;
+
 /* Bytes; 0 when unknown. Level 1, 2, 3. */
 int64_t fa_cpu_cache_bytes(int level);
 
