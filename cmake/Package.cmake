@@ -1,0 +1,32 @@
+# What `cmake --install` lays down: library, header, command, CMake package, pkg-config file.
+include(CMakePackageConfigHelpers)
+
+if(SKBUILD)
+  # A wheel holds no symbolic links: one plain file beside the Python modules.
+  set_property(TARGET fastattention PROPERTY VERSION)
+  set_property(TARGET fastattention PROPERTY SOVERSION)
+  install(TARGETS fastattention LIBRARY DESTINATION fastattention)
+  return()
+endif()
+
+install(TARGETS fastattention EXPORT fastattentionTargets)
+install(DIRECTORY include/fastattention DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+if(TARGET fastattn)
+  file(RELATIVE_PATH lib_from_bin /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})
+  set_target_properties(fastattn PROPERTIES INSTALL_RPATH "$ORIGIN/${lib_from_bin}")
+  install(TARGETS fastattn)
+endif()
+
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fastattention)
+install(EXPORT fastattentionTargets NAMESPACE fastattention:: DESTINATION ${package_dir})
+configure_package_config_file(cmake/fastattentionConfig.cmake.in
+  ${PROJECT_BINARY_DIR}/fastattentionConfig.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/fastattentionConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/fastattentionConfig.cmake
+  ${PROJECT_BINARY_DIR}/fastattentionConfigVersion.cmake DESTINATION ${package_dir})
+
+# ${pcfiledir} keeps the file right wherever the prefix is moved to.
+file(RELATIVE_PATH prefix_from_pc /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+configure_file(cmake/fastattention.pc.in ${PROJECT_BINARY_DIR}/fastattention.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/fastattention.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
