@@ -19,6 +19,11 @@ uint64_t fa_cpu_isa(void);
 
 extern const fa_backend fa_cpu_backend;
 
+/* fa_merge of the public header, checked. */
+fa_status fa_cpu_merge(fa_context *context, fa_dtype dtype, int64_t batch, int64_t seqlen, int64_t heads,
+                       int64_t dim, const fa_tensor *o_a, float *lse_a, const fa_tensor *o_b, const float *lse_b,
+                       fa_stream stream);
+
 /* Bytes; 0 when unknown. Level 1, 2, 3. */
 int64_t fa_cpu_cache_bytes(int level);
 

@@ -1,0 +1,78 @@
+/* What this processor can run and how large its caches are. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cpu/cpu.h"
+
+#if FA_X86
+#include <cpuid.h>
+#include <sys/syscall.h>
+
+enum {
+  XCR0_SSE_AVX = 0x6,      /* xmm, ymm state saved by the system */
+  XCR0_AVX512 = 0xe6,      /* and opmask, zmm */
+  XCR0_TILE = 0x60000,     /* tile configuration and data */
+  ARCH_REQ_XCOMP_PERM = 0x1023,
+  XFEATURE_XTILEDATA = 18
+};
+
+static uint64_t read_xcr0(void) {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t)high << 32 | low;
+}
+
+/* Tile data is 8 KB a thread, so Linux hands it out only on request, once for the process. */
+static int request_tiles(void) {
+#ifdef __linux__
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+  return 0;
+#endif
+}
+
+static uint64_t detect(void) {
+  uint32_t a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  const uint32_t fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
+  if ((c & (fma | osxsave | avx | f16c)) != (fma | osxsave | avx | f16c)) return 0;
+  const uint64_t xcr0 = read_xcr0();
+  if ((xcr0 & XCR0_SSE_AVX) != XCR0_SSE_AVX) return 0;
+  uint32_t b7, d7, a71 = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b7, &c, &d7) || !(b7 & 1u << 5)) return 0;
+  uint64_t isa = FA_CPU_AVX2;
+  const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
+  if ((b7 & avx512) != avx512 || (xcr0 & XCR0_AVX512) != XCR0_AVX512) return isa;
+  isa |= FA_CPU_AVX512;
+  if (a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && a71 & 1u << 5) isa |= FA_CPU_AVX512_BF16;
+  const uint32_t tiles = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE */
+  if (isa & FA_CPU_AVX512_BF16 && (d7 & tiles) == tiles && (xcr0 & XCR0_TILE) == XCR0_TILE && request_tiles())
+    isa |= FA_CPU_AMX_BF16;
+  return isa;
+}
+#else
+static uint64_t detect(void) { return 0; }
+#endif
+
+uint64_t fa_cpu_isa(void) {
+  /* Racing first calls compute the same value. Bit 63 marks it as known. */
+  static uint64_t known;
+  uint64_t isa = __atomic_load_n(&known, __ATOMIC_RELAXED);
+  if (!isa) {
+    isa = detect() | (uint64_t)1 << 63;
+    __atomic_store_n(&known, isa, __ATOMIC_RELAXED);
+  }
+  return isa & ~((uint64_t)1 << 63);
+}
+
+int64_t fa_cpu_cache_bytes(int level) {
+  long bytes = -1;
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+  static const int names[] = {0, _SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE};
+  if (level >= 1 && level <= 3) bytes = sysconf(names[level]);
+#endif
+  return bytes > 0 ? bytes : 0;
+}
