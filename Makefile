@@ -1,0 +1,46 @@
+# The front door. CMake does the work (see CMakePresets.json); this only says the few words people type.
+PRESET ?= release
+PREFIX ?= /usr/local
+ARGS ?=
+
+.PHONY: build demo test test-long test-gpu install format clean help
+
+build:
+	@scripts/install_deps.sh
+	@cmake --preset $(PRESET) --log-level=WARNING
+	@cmake --build --preset $(PRESET)
+
+demo: build
+	@scripts/demo.sh
+
+test:
+	@scripts/install_deps.sh test
+	@scripts/fetch_model.sh >/dev/null || true
+	@.venv/bin/python scripts/run_tests.py $(ARGS)
+
+# Hours, not minutes: 20,000 cases of `fastattn check` and the fuzzers with many more tries.
+test-long:
+	@scripts/install_deps.sh test
+	@scripts/fetch_model.sh >/dev/null || true
+	@.venv/bin/python scripts/run_tests.py --long $(ARGS)
+
+test-gpu:
+	@echo "make test-gpu: there is no GPU backend yet, so there is nothing to test on one" >&2; exit 1
+
+install: build
+	@cmake --install build --prefix $(PREFIX)
+
+format:
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	@rm -rf build
+
+help:
+	@echo "make            build build/bin/fastattn and build/lib/libfastattention.so (PRESET=debug|asan|clang|tsan)"
+	@echo "make demo       a language model answering through this library, then attention timed"
+	@echo "make test       everything, on gcc, clang and the sanitizers; ends with 'N passed, N failed'"
+	@echo "make test-long  the same with 20,000 checked cases"
+	@echo "make test-gpu   tests that need a GPU (there is no GPU backend yet)"
+	@echo "make install    to PREFIX (/usr/local)"
+	@echo "make clean      remove build/"

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Brings what a build needs that is not here yet: Debian packages, oneDNN, and a pinned Python in .venv.
+#   scripts/install_deps.sh        what `make` and `make demo` need
+#   scripts/install_deps.sh test   also what `make test` needs (clang for the second compiler and the sanitizers)
+# Quick and silent when there is nothing to do.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(build-essential cmake ninja-build pkg-config git ca-certificates
+          libcjson-dev libpopt-dev libpcre2-dev libcmocka-dev python3 python3-venv)
+if [ "${1:-}" = test ]; then
+  packages+=(clang-19 libomp-19-dev libclang-rt-19-dev llvm-19)
+fi
+
+fail() { printf 'install_deps: %s\n' "$*" >&2; exit 1; }
+
+install_packages() {
+  local missing=() package
+  if ! command -v dpkg-query >/dev/null; then
+    echo "install_deps: this is not Debian; make sure that you have what these packages hold: ${packages[*]}" >&2
+    return
+  fi
+  for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "missing packages and no right to install them; as root: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  echo "Installing Debian packages: ${missing[*]}"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null ||
+    echo "install_deps: apt-get update failed; trying with the package lists that are here" >&2
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends -y "${missing[@]}" </dev/null >/dev/null ||
+    fail "apt-get could not install: ${missing[*]}"
+}
+
+# The stamp is the requirements themselves, so that a change of a pin makes the environment anew.
+install_python() {
+  local stamp=.venv/requirements.installed python candidate
+  if [ -e "$stamp" ] && cmp -s "$stamp" requirements.txt && .venv/bin/python -c '' 2>/dev/null; then return; fi
+  python=
+  for candidate in python3 /usr/bin/python3; do
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+      python=$candidate
+      break
+    fi
+  done
+  [ -n "$python" ] || fail "no python3 of 3.10 or newer with venv; on Debian: apt-get install python3-venv"
+  echo "Making .venv with the pinned Python packages"
+  rm -rf .venv
+  "$python" -m venv .venv
+  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+      -r requirements.txt </dev/null; then
+    rm -rf .venv
+    fail "pip could not install requirements.txt (see above); is a package registry reachable?"
+  fi
+  cp requirements.txt "$stamp"
+}
+
+install_packages
+install_python
+if [ -x scripts/fetch_onednn.sh ]; then scripts/fetch_onednn.sh; fi

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Builds every configuration with warnings as errors, runs its tests through ctest, adds up what they printed.
+
+The last line is `N passed, N failed`; the exit code is 0 only when nothing failed. One unit of the sum is a cmocka
+test, a pytest test, a case of `fastattn check`, or a build. A program that dies counts as at least one failure.
+Usage: run_tests.py [--long] [CONFIGURATION ...]      (release asan tsan clang; all of them by default)
+"""
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Configuration -> (what it is for, program it needs, tests that must be among those run)
+CONFIGURATIONS = {
+    "release": ("gcc, -O2", "gcc", {"check", "pytest"}),
+    "asan": ("gcc, address and undefined-behaviour sanitizers", "gcc", {"check", "pytest"}),
+    "tsan": ("clang, thread sanitizer", "clang-19", {"check"}),
+    "clang": ("clang", "clang-19", {"check"}),
+}
+LONG_CASES = {"release": 20000, "asan": 2000, "tsan": 200, "clang": 20000}
+
+
+def folder(preset):
+    return ROOT / "build" if preset == "release" else ROOT / "build" / preset
+
+
+def environment():
+    env = dict(os.environ)
+    env.setdefault("ASAN_OPTIONS", "detect_stack_use_after_return=1:strict_string_checks=1")
+    env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+    env.setdefault("TSAN_OPTIONS", "ignore_noninstrumented_modules=1")
+    if shutil.which("clang-19"):
+        archer = subprocess.run(["clang-19", "-print-file-name=libarcher.so"], capture_output=True, text=True)
+        env.setdefault("OMP_TOOL_LIBRARIES", archer.stdout.strip())
+    model = subprocess.run([ROOT / "scripts" / "fetch_model.sh"], capture_output=True, text=True, env=env)
+    if model.returncode == 0:
+        env["FASTATTENTION_MODEL"] = model.stdout.strip()
+    else:
+        print(f"{model.stderr.strip()}\nThe tests that need the model are skipped.")
+    return env
+
+
+def last(pattern, text):
+    """Sum of the groups' numbers over the last match, one number a group; None without a match."""
+    found = None
+    for found in re.finditer(pattern, text, re.MULTILINE):
+        pass
+    return [int(number) for number in found.groups()] if found else None
+
+
+def counted(name, output):
+    """(passed, failed, skipped) as the test program itself reports them; None when it reports nothing."""
+    if name == "check":
+        both = last(r"^(\d+) passed, (\d+) failed$", output)
+        return (*both, 0) if both else None
+    if name == "pytest":
+        summary = re.findall(r"^=*\s*((?:\d+ \w+(?:, )?)+) in [\d.]+s", output, re.MULTILINE)
+        if not summary:
+            return None
+        number = {word.rstrip("s"): int(n) for n, word in re.findall(r"(\d+) (\w+)", summary[-1])}
+        return (number.get("passed", 0), number.get("failed", 0) + number.get("error", 0),
+                number.get("skipped", 0))
+    passed = sum(map(int, re.findall(r"^\[  PASSED  \] (\d+) test\(s\)", output, re.MULTILINE)))
+    failed = sum(map(int, re.findall(r"^\[  FAILED  \] .*?(\d+) test\(s\)", output, re.MULTILINE)))
+    skipped = sum(map(int, re.findall(r"^\[  SKIPPED \] .*?(\d+) test\(s\)", output, re.MULTILINE)))
+    return (passed, failed, skipped) if passed + failed + skipped else None
+
+
+def show(title, text, lines=60):
+    print(f"---- {title}")
+    print("\n".join(text.rstrip().splitlines()[-lines:]))
+    print("----", flush=True)
+
+
+def build(preset, long, env):
+    """Whether the configuration builds without a warning."""
+    configure = ["cmake", "--preset", preset, "--log-level=WARNING", "-DFA_WERROR=ON",
+                 f"-DFA_CHECK_CASES={LONG_CASES[preset] if long else ''}"]
+    for step in (configure, ["cmake", "--build", "--preset", preset]):
+        result = subprocess.run(step, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if result.returncode:
+            show(f"{preset}: {' '.join(step)}", result.stdout)
+            return False
+    return True
+
+
+def run_tests(preset, env):
+    """(passed, failed, skipped, names of the ctest tests run)"""
+    report = folder(preset) / "ctest.xml"
+    report.unlink(missing_ok=True)
+    size = str(1 << 24)
+    subprocess.run(["ctest", "--test-dir", folder(preset), "--output-junit", report, "--quiet",
+                    "--test-output-size-passed", size, "--test-output-size-failed", size],
+                   cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if not report.exists():
+        print(f"{preset}: ctest left no report")
+        return 0, 1, 0, set()
+    total = [0, 0, 0]
+    names = set()
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        name = case.get("name")
+        names.add(name)
+        output = case.findtext("system-out") or ""
+        ok = case.get("status") == "run"
+        numbers = list(counted(name, output) or ((1, 0, 0) if ok else (0, 1, 0)))
+        if not ok and numbers[1] == 0:
+            numbers[1] = 1  # it reported success and then died, or never got to report
+        if numbers[1]:
+            show(f"{preset}: {name} failed", output)
+        total = [a + b for a, b in zip(total, numbers)]
+    return (*total, names)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true", help="many more cases: hours, not minutes")
+    parser.add_argument("configuration", nargs="*", choices=[[], *CONFIGURATIONS], help="default: all")
+    options = parser.parse_args()
+    env = environment()
+    if options.long:
+        env["FA_TEST_LONG"] = "1"
+    passed = failed = 0
+    for preset in options.configuration or CONFIGURATIONS:
+        what, compiler, required = CONFIGURATIONS[preset]
+        if not shutil.which(compiler):
+            print(f"{preset} ({what}): not run, {compiler} is not installed")
+            continue
+        begin = time.monotonic()
+        if not build(preset, options.long, env):
+            failed += 1
+            print(f"{preset} ({what}): does not build")
+            continue
+        built = time.monotonic()
+        good, bad, skipped, names = run_tests(preset, env)
+        for name in sorted(required - names):
+            print(f"{preset}: {name} was not run")
+            bad += 1
+        passed += good + 1
+        failed += bad
+        print(f"{preset} ({what}): built in {built - begin:.0f} s, {good} passed, {bad} failed, {skipped} skipped "
+              f"in {time.monotonic() - built:.0f} s", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
