@@ -1,0 +1,60 @@
+/* The oracle: attention in double over the whole vocabulary of the public header, and the same computation in the
+ * input's own precision, which says how large an honest error is. Plain loops over host memory, sharing nothing
+ * with core or the kernels, not even the conversions of 16-bit numbers: what both got wrong could not be seen. */
+#ifndef FA_REF_H
+#define FA_REF_H
+
+#include "fastattention/fastattention.h"
+
+/* All functions here read host memory and trust their arguments: validation is core's.
+ *
+ * Packed results: a row is (batch entry, query), row b * max_seqlen_q + i, or, ragged, row cu_seqlens_q[b] + i.
+ *   o   [rows, heads_q, head_dim_v]
+ *   lse [rows, heads_q]
+ * Rows of no sequence (ragged, behind the last one) are left alone. Either pointer may be NULL.
+ *
+ * The cache must already hold appended tokens (fa_ref_append); q is rotated here. A score of -inf (from a bias of
+ * -inf) counts as a key not kept. Errors: MEMORY. */
+fa_status fa_ref_attention(const fa_attention_problem *problem, const fa_attention_args *args, double *o,
+                           double *lse);
+
+/* The same, as plain code in the input's precision would do it: scores and sums in fp32, P rounded to
+ * problem.dtype, o rounded to problem.dtype, a rotated q rounded to problem.dtype. */
+fa_status fa_ref_same_precision(const fa_attention_problem *problem, const fa_attention_args *args, double *o,
+                                double *lse);
+
+/* One row of either, for problems too large to do whole. */
+typedef struct fa_ref_row {
+  int64_t batch;
+  int64_t query;
+  int64_t head;
+} fa_ref_row;
+
+/* o [count, head_dim_v], lse [count], each in both precisions; max_abs_v: largest finite |v| of the rows' keys.
+ * Any pointer may be NULL. */
+fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_args *args, const fa_ref_row *rows,
+                      int64_t count, double *o, double *lse, double *o_same, double *lse_same,
+                      double *max_abs_v);
+
+/* Rotates k_new, writes k_new and v_new behind the seqlens_kv[b] tokens of the cache args->k, args->v. */
+fa_status fa_ref_append(const fa_attention_problem *problem, const fa_attention_args *args);
+
+/* Lengths of one batch entry, appended tokens included. */
+int64_t fa_ref_seqlen_q(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b);
+int64_t fa_ref_seqlen_kv(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b);
+
+/* Packed row of query i of entry b; and how many packed rows there are. */
+int64_t fa_ref_packed_row(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b, int64_t i);
+int64_t fa_ref_packed_rows(const fa_attention_problem *problem);
+
+/* 1 where query i of (b, head) keeps key j. */
+int fa_ref_keeps(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b, int64_t head,
+                 int64_t i, int64_t j);
+
+/* Element `index` of an array of any type, as the real number it stands for (int8, fp8: before the scale). */
+double fa_ref_load(const void *data, int64_t index, fa_dtype dtype);
+/* Rounds to nearest even; fp32, fp16 and bf16 overflow to infinity, int8 and fp8 saturate. */
+void fa_ref_store(void *data, int64_t index, double value, fa_dtype dtype);
+double fa_ref_round(double value, fa_dtype dtype);
+
+#endif
