@@ -1,0 +1,23 @@
+/* Two keys with equal scores: the output is the mean of their values. */
+#include <fastattention/fastattention.h>
+#include <stdio.h>
+
+int main(void) {
+  float q[4] = {1, 2, 3, 4}, k[8] = {1, 1, 1, 1, 1, 1, 1, 1}, v[8] = {0, 2, 4, 6, 2, 4, 6, 8}, o[4] = {0};
+  fa_context *context = NULL;
+  fa_plan *plan = NULL;
+  fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  problem.max_seqlen_q = 1, problem.max_seqlen_kv = 2, problem.head_dim_qk = 4, problem.head_dim_v = 4;
+  fa_attention_args args = FA_ATTENTION_ARGS_INIT;
+  args.q = (fa_tensor){q, 4, 4, 4}, args.k = (fa_tensor){k, 8, 4, 4};
+  args.v = (fa_tensor){v, 8, 4, 4}, args.o = (fa_tensor){o, 4, 4, 4};
+  if (fa_context_create(NULL, &context) || fa_plan_create(context, &problem, &plan)) return puts(fa_last_error()), 1;
+  void *workspace = NULL;
+  if (fa_buffer_allocate(context, fa_plan_workspace_bytes(plan), &workspace) ||
+      fa_attention_run(plan, &args, workspace, fa_plan_workspace_bytes(plan), NULL)) return puts(fa_last_error()), 1;
+  printf("%s %g %g %g %g\n", fa_version(), (double)o[0], (double)o[1], (double)o[2], (double)o[3]);
+  fa_buffer_free(context, workspace);
+  fa_plan_destroy(plan);
+  fa_context_destroy(context);
+  return 0;
+}

@@ -1,0 +1,108 @@
+"""The house rules that a compiler does not see: who includes whom, unique names, licence, no forbidden flags."""
+import collections
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+# Room of the including file -> rooms whose headers it may include, besides its own.
+MAY_INCLUDE = {
+    "include": set(),
+    "src/core": {"include"},
+    "src/ref": {"include"},
+    "src/cpu": {"include", "src/core"},
+    "src/check": {"include", "src/core", "src/ref", "src/cpu", "src"},
+    "src": {"include", "src/core", "src/ref", "src/cpu", "src/check"},
+    "llama": {"include"},
+    "bench": {"include"},
+    "python": {"include"},
+    "cli": {"include", "src/check", "llama"},
+}
+# The kernel table is declared by core and defined by backends.c; the commit's header is written by the build.
+SHARED = {"kernels.def", "fa_commit.h"}
+
+
+def tracked(*patterns):
+    names = subprocess.run(["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [pathlib.PurePosixPath(name) for name in names.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def room(path):
+    parts = path.parts
+    if parts[0] == "src":
+        return "/".join(parts[:2]) if len(parts) > 2 else "src"
+    return parts[0]
+
+
+def included(path, name):
+    """Where an #include "name" of `path` leads, as a path in the tree; None for a header of the system's."""
+    for base in (path.parent, pathlib.PurePosixPath("src"), pathlib.PurePosixPath("include"),
+                 pathlib.PurePosixPath("llama"), pathlib.PurePosixPath(".")):
+        if (ROOT / base / name).exists():
+            return pathlib.PurePosixPath(base / name)
+    return None
+
+
+def test_who_may_include_whom():
+    wrong = []
+    for path in tracked("*.c", "*.h", "*.cpp", "*.def"):
+        if path.parts[0] == "tests":
+            continue
+        for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', (ROOT / path).read_text(), re.MULTILINE):
+            target = included(path, name)
+            if name in SHARED or target is None or room(target) == room(path):
+                continue
+            if room(target) not in MAY_INCLUDE[room(path)]:
+                wrong.append(f"{path} ({room(path)}) includes {target} ({room(target)})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_backends_include_no_other_backend():
+    backends = {"src/cpu"}
+    for including in backends:
+        assert not MAY_INCLUDE[including] & (backends - {including})
+
+
+def test_source_file_names_are_unique():
+    places = collections.defaultdict(list)
+    for path in tracked("*.c", "*.h", "*.cpp"):
+        places[path.name].append(str(path))
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+def test_no_room_for_leftovers():
+    names = [str(p) for p in tracked() if re.search(r"(^|/)(utils?|misc|common|old|helpers?)(/|\.[ch]$)", str(p))]
+    assert not names
+
+
+def test_no_fast_math():
+    files = tracked("*.txt", "*.cmake", "*.c", "*.h", "*.json", "Makefile", "*.toml", "*.sh")
+    flags = re.compile("-" + "ffast-math|-" + "Ofast|-" + "funsafe-math")
+    assert not [str(p) for p in files if flags.search((ROOT / p).read_text())]
+
+
+def test_licence_is_the_full_apache_text():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize("compiler, standard", [("gcc", "c11"), ("g++", "c++11"), ("g++", "c++17")])
+def test_public_header_compiles_alone(compiler, standard, tmp_path):
+    language = "c++" if standard.startswith("c++") else "c"
+    source = tmp_path / ("alone.cpp" if language == "c++" else "alone.c")
+    source.write_text('#include "fastattention/fastattention.h"\n'
+                      "int main(void) { fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;\n"
+                      "  fa_attention_args a = FA_ATTENTION_ARGS_INIT; fa_plan_info i = FA_PLAN_INFO_INIT;\n"
+                      "  fa_context_options o = FA_CONTEXT_OPTIONS_INIT; fa_kernel_info k = FA_KERNEL_INFO_INIT;\n"
+                      "  fa_device_info d = FA_DEVICE_INFO_INIT;\n"
+                      "  return p.struct_size && a.struct_size && i.struct_size && o.struct_size && k.struct_size\n"
+                      "    && d.struct_size && p.window_left == -1 && p.window_right == -1 ? 0 : 1; }\n")
+    program = tmp_path / "alone"
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    if language == "c++":
+        warnings.append("-Wno-missing-field-initializers")  # {sizeof(T)} zeroes the rest, as documented
+    subprocess.run([compiler, f"-std={standard}", *warnings, f"-I{ROOT}/include", source, "-o", program], check=True)
+    subprocess.run([program], check=True)
