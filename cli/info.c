@@ -1,0 +1,273 @@
+/* fastattn info: devices, kernels, features, and what typical problems would choose. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "options.h"
+
+static struct {
+  fa_common_options common;
+} options = {FA_COMMON_OPTIONS_INIT};
+
+static const struct poptOption table[] = {FA_OPTION_DEVICE(options.common), FA_OPTION_THREADS(options.common),
+                                          FA_OPTION_KERNEL(options.common), FA_OPTION_JSON(options.common),
+                                          POPT_TABLEEND};
+
+static const fa_command_help help = {
+    "info", "[OPTION...]",
+    "Shows the devices found, the kernels of this build and the features each has, and\n"
+    "for a few typical problems which kernel is chosen, with which tiles, and why.\n"
+    "Tiles have two levels: the first fills the large near memory (L2 cache), the second\n"
+    "the unit that multiplies (registers, AMX tiles); each is query rows x keys.",
+    "  fastattn info\n"
+    "  fastattn info --json - | python3 -m json.tool"};
+
+typedef struct typical {
+  const char *name;
+  fa_dtype dtype;
+  int64_t heads_q, heads_kv, seqlen_q, seqlen_kv, dim, dim_v;
+  int32_t causal;
+  int64_t window_left; /* -1: none */
+  float softcap;
+  int64_t page_size; /* 0: not paged */
+} typical;
+
+static const typical typicals[] = {
+    {"prompt of 4K tokens, bf16", FA_BFLOAT16, 32, 8, 4096, 4096, 128, 128, 1, -1, 0.0f, 0},
+    {"prompt of 4K tokens, f16", FA_FLOAT16, 32, 8, 4096, 4096, 128, 128, 1, -1, 0.0f, 0},
+    {"prompt of 4K tokens, f32", FA_FLOAT32, 32, 8, 4096, 4096, 128, 128, 1, -1, 0.0f, 0},
+    {"small model's prompt, f32", FA_FLOAT32, 9, 3, 512, 512, 64, 64, 1, -1, 0.0f, 0},
+    {"sliding window and softcap, bf16", FA_BFLOAT16, 8, 4, 8192, 8192, 256, 256, 1, 4096, 50.0f, 0},
+    {"MLA prompt (192/128), bf16", FA_BFLOAT16, 16, 16, 4096, 4096, 192, 128, 1, -1, 0.0f, 0},
+    {"next token after 256K, bf16", FA_BFLOAT16, 32, 8, 1, 262144, 128, 128, 1, -1, 0.0f, 0},
+    {"next token after 4K, f32", FA_FLOAT32, 32, 8, 1, 4096, 128, 128, 1, -1, 0.0f, 0},
+    {"next token, paged cache, f16", FA_FLOAT16, 32, 8, 1, 32768, 128, 128, 1, -1, 0.0f, 64},
+};
+enum { TYPICALS = sizeof typicals / sizeof typicals[0] };
+
+static fa_attention_problem problem_of(const typical *t) {
+  fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
+  p.dtype = p.kv_dtype = t->dtype;
+  p.heads_q = t->heads_q;
+  p.heads_kv = t->heads_kv;
+  p.max_seqlen_q = t->seqlen_q;
+  p.max_seqlen_kv = t->seqlen_kv;
+  p.head_dim_qk = t->dim;
+  p.head_dim_v = t->dim_v;
+  p.causal = t->causal;
+  p.window_left = t->window_left;
+  p.softcap = t->softcap;
+  p.page_size = t->page_size;
+  if (t->page_size) {
+    p.num_pages = t->seqlen_kv / t->page_size;
+    p.has_seqlens_kv = 1;
+  }
+  p.kernel = options.common.kernel;
+  return p;
+}
+
+static const char *bytes_text(int64_t bytes, char text[24]) {
+  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = (double)bytes;
+  int unit = 0;
+  for (; value >= 1024.0 && unit < 4; unit++) value /= 1024.0;
+  snprintf(text, 24, "%.*f %s", value < 10.0 && unit ? 1 : 0, value, units[unit]);
+  return text;
+}
+
+static const char *types_text(uint32_t dtypes, char text[48]) {
+  text[0] = '\0';
+  for (int t = FA_FLOAT32; t <= FA_FP8_E4M3; t++) {
+    if (!(dtypes >> t & 1u)) continue;
+    if (text[0]) strcat(text, " ");
+    strcat(text, fa_dtype_name((fa_dtype)t));
+  }
+  return text;
+}
+
+/* ------------------------------------------------------------ for people */
+
+static void print_devices(void) {
+  printf("Devices\n");
+  for (int32_t i = 0; i < fa_device_count(); i++) {
+    fa_device_info d = FA_DEVICE_INFO_INIT;
+    if (fa_device_describe(i, &d)) continue;
+    char memory[24], l1[24], l2[24], l3[24];
+    printf("  %-8s %s\n           %d cores, %s of memory, caches L1 %s, L2 %s, L3 %s\n           %s\n",
+           d.name, d.description, d.units, bytes_text(d.memory_bytes, memory),
+           bytes_text(d.cache_l1_bytes, l1), bytes_text(d.cache_l2_bytes, l2),
+           bytes_text(d.cache_l3_bytes, l3), d.isa);
+  }
+}
+
+static void print_kernels(void) {
+  const int32_t count = fa_kernel_count();
+  printf(
+      "\nKernels, fastest first; the first that runs here and does the whole problem is chosen\n"
+      "   #  %-24s %-8s %-8s %-13s %-9s %s\n",
+      "name", "device", "operation", "types", "head size", "runs here");
+  for (int32_t i = 0; i < count; i++) {
+    fa_kernel_info k = FA_KERNEL_INFO_INIT;
+    if (fa_kernel_describe(i, &k)) continue;
+    char types[48], head[24];
+    snprintf(head, sizeof head, "<= %lld", (long long)k.max_head_dim);
+    printf("  %2d  %-24s %-8s %-9s %-13s %-9s %s%s\n", i + 1, k.name, k.device, k.operation,
+           types_text(k.dtypes, types), head, k.available ? "yes" : "no",
+           k.is_baseline ? ", a baseline: only by name" : "");
+  }
+  printf("\nFeatures by kernel number (x: has it; what a kernel lacks, a later one does)\n  %-10s", "");
+  for (int32_t i = 0; i < count; i++) printf("%3d", i + 1);
+  printf("\n");
+  for (int bit = 0; bit < FA_FEATURE_COUNT; bit++) {
+    printf("  %-10s", fa_feature_name(bit));
+    for (int32_t i = 0; i < count; i++) {
+      fa_kernel_info k = FA_KERNEL_INFO_INIT;
+      if (fa_kernel_describe(i, &k) == FA_OK) printf("  %c", k.features >> bit & 1u ? 'x' : '.');
+    }
+    printf("\n");
+  }
+}
+
+static void print_choices(fa_context *context) {
+  printf("\nWhat would be chosen with %d threads (shape is B,HQ,HKV,SQ,SKV,D[,DV])\n",
+         fa_context_threads(context));
+  for (int i = 0; i < TYPICALS; i++) {
+    const typical *const t = &typicals[i];
+    const fa_attention_problem problem = problem_of(t);
+    fa_plan *plan;
+    printf("  %s: 1,%lld,%lld,%lld,%lld,%lld", t->name, (long long)t->heads_q, (long long)t->heads_kv,
+           (long long)t->seqlen_q, (long long)t->seqlen_kv, (long long)t->dim);
+    if (t->dim_v != t->dim) printf(",%lld", (long long)t->dim_v);
+    printf("%s\n", t->causal && t->seqlen_q > 1 ? " causal" : "");
+    if (fa_plan_create(context, &problem, &plan)) {
+      printf("      none: %s\n", fa_last_error());
+      continue;
+    }
+    fa_plan_info chosen = FA_PLAN_INFO_INIT;
+    char workspace[24];
+    if (fa_plan_describe(plan, &chosen) == FA_OK) {
+      printf("      %s, tiles %lldx%lld in %lldx%lld, splits %lld, workspace %s\n      %s\n", chosen.kernel,
+             (long long)chosen.level2_rows, (long long)chosen.level2_keys, (long long)chosen.level1_rows,
+             (long long)chosen.level1_keys, (long long)chosen.kv_splits,
+             bytes_text((int64_t)chosen.workspace_bytes, workspace), chosen.reason);
+    }
+    fa_plan_destroy(plan);
+  }
+}
+
+/* ---------------------------------------------------------- for programs */
+
+static void add_devices(cJSON *info) {
+  cJSON *const devices = cJSON_AddArrayToObject(info, "devices");
+  for (int32_t i = 0; i < fa_device_count(); i++) {
+    fa_device_info d = FA_DEVICE_INFO_INIT;
+    if (fa_device_describe(i, &d)) continue;
+    cJSON *const device = cJSON_CreateObject();
+    cJSON_AddItemToArray(devices, device);
+    cJSON_AddStringToObject(device, "name", d.name);
+    cJSON_AddStringToObject(device, "description", d.description);
+    cJSON_AddStringToObject(device, "isa", d.isa);
+    cJSON_AddNumberToObject(device, "units", d.units);
+    cJSON_AddNumberToObject(device, "memory_bytes", (double)d.memory_bytes);
+    cJSON_AddNumberToObject(device, "cache_l1_bytes", (double)d.cache_l1_bytes);
+    cJSON_AddNumberToObject(device, "cache_l2_bytes", (double)d.cache_l2_bytes);
+    cJSON_AddNumberToObject(device, "cache_l3_bytes", (double)d.cache_l3_bytes);
+  }
+}
+
+static void add_kernels(cJSON *info) {
+  cJSON *const kernels = cJSON_AddArrayToObject(info, "kernels");
+  for (int32_t i = 0; i < fa_kernel_count(); i++) {
+    fa_kernel_info k = FA_KERNEL_INFO_INIT;
+    if (fa_kernel_describe(i, &k)) continue;
+    cJSON *const kernel = cJSON_CreateObject();
+    cJSON_AddItemToArray(kernels, kernel);
+    cJSON_AddStringToObject(kernel, "name", k.name);
+    cJSON_AddStringToObject(kernel, "device", k.device);
+    cJSON_AddStringToObject(kernel, "arch", k.arch);
+    cJSON_AddStringToObject(kernel, "operation", k.operation);
+    cJSON *const dtypes = cJSON_AddArrayToObject(kernel, "dtypes");
+    for (int t = FA_FLOAT32; t <= FA_FP8_E4M3; t++) {
+      if (k.dtypes >> t & 1u) cJSON_AddItemToArray(dtypes, cJSON_CreateString(fa_dtype_name((fa_dtype)t)));
+    }
+    cJSON *const features = cJSON_AddArrayToObject(kernel, "features");
+    for (int bit = 0; bit < FA_FEATURE_COUNT; bit++) {
+      if (k.features >> bit & 1u) cJSON_AddItemToArray(features, cJSON_CreateString(fa_feature_name(bit)));
+    }
+    cJSON_AddNumberToObject(kernel, "max_head_dim", (double)k.max_head_dim);
+    cJSON_AddBoolToObject(kernel, "available", k.available);
+    cJSON_AddBoolToObject(kernel, "baseline", k.is_baseline);
+  }
+}
+
+static void add_choices(cJSON *info, fa_context *context) {
+  cJSON *const choices = cJSON_AddArrayToObject(info, "choices");
+  for (int i = 0; i < TYPICALS; i++) {
+    const typical *const t = &typicals[i];
+    const fa_attention_problem problem = problem_of(t);
+    cJSON *const choice = cJSON_CreateObject();
+    cJSON_AddItemToArray(choices, choice);
+    cJSON_AddStringToObject(choice, "problem", t->name);
+    const double shape[] = {1.0,
+                            (double)t->heads_q,
+                            (double)t->heads_kv,
+                            (double)t->seqlen_q,
+                            (double)t->seqlen_kv,
+                            (double)t->dim,
+                            (double)t->dim_v};
+    cJSON_AddItemToObject(choice, "shape", cJSON_CreateDoubleArray(shape, sizeof shape / sizeof shape[0]));
+    cJSON_AddStringToObject(choice, "dtype", fa_dtype_name(t->dtype));
+    cJSON_AddBoolToObject(choice, "causal", t->causal);
+    fa_plan *plan;
+    if (fa_plan_create(context, &problem, &plan)) {
+      cJSON_AddNullToObject(choice, "kernel");
+      cJSON_AddStringToObject(choice, "reason", fa_last_error());
+      continue;
+    }
+    fa_plan_info chosen = FA_PLAN_INFO_INIT;
+    if (fa_plan_describe(plan, &chosen) == FA_OK) {
+      cJSON_AddStringToObject(choice, "kernel", chosen.kernel);
+      cJSON_AddStringToObject(choice, "reason", chosen.reason);
+      cJSON_AddNumberToObject(choice, "level1_rows", (double)chosen.level1_rows);
+      cJSON_AddNumberToObject(choice, "level1_keys", (double)chosen.level1_keys);
+      cJSON_AddNumberToObject(choice, "level2_rows", (double)chosen.level2_rows);
+      cJSON_AddNumberToObject(choice, "level2_keys", (double)chosen.level2_keys);
+      cJSON_AddNumberToObject(choice, "kv_splits", (double)chosen.kv_splits);
+      cJSON_AddNumberToObject(choice, "threads", (double)chosen.threads);
+      cJSON_AddNumberToObject(choice, "workspace_bytes", (double)chosen.workspace_bytes);
+    }
+    fa_plan_destroy(plan);
+  }
+}
+
+static int write_json(fa_context *context) {
+  fa_output output;
+  int code = fa_output_open(&output, options.common.json);
+  if (code) return code;
+  cJSON *const info = cJSON_CreateObject();
+  cJSON_AddStringToObject(info, "version", fa_version());
+  cJSON_AddStringToObject(info, "commit", fa_commit());
+  add_devices(info);
+  add_kernels(info);
+  add_choices(info, context);
+  code = fa_output_json(&output, info);
+  cJSON_Delete(info);
+  return code;
+}
+
+int fa_info_command(int argc, const char **argv) {
+  int code;
+  if (!fa_options_parse(&help, table, argc, argv, NULL, &code)) return code;
+  fa_context *context;
+  code = fa_options_context(&options.common, &context);
+  if (code) return code;
+  if (fa_options_prints_text(&options.common)) {
+    printf("FastAttention %s (commit %s)\n\n", fa_version(), fa_commit());
+    print_devices();
+    print_kernels();
+    print_choices(context);
+  }
+  if (options.common.json) code = write_json(context);
+  fa_context_destroy(context);
+  return code;
+}
