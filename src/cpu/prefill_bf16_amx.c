@@ -1,0 +1,363 @@
+/* Prefill, bf16 on AMX: o = softmax(scale q k^T) v with causal and window masks, GQA, ragged and paged sequences.
+ *
+ * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Other score rules (ALiBi,
+ * softcap, bias, mask) and types fall to the next kernel of the table.
+ *
+ * Level one: a super-block of up to 64 sub-blocks of 32 queries, all query heads of a KV head together, by a run of
+ * keys whose packed K and V take a quarter of L2; K and V are packed once per super-block and shared by its queries
+ * and heads. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers; see pipeline_amx.h.
+ * Scratch a thread: packed K, V and Q, O in fp32, a 16 KB P ring and an 8 KB score ring (both live in L1).
+ *
+ * Bound: arithmetic; 4 S_q S_kv D_pad operations a head. Measured times: docs/performance.md, "AMX prefill". */
+#include "core/kernel_declarations.h"
+#include "cpu/pipeline_amx.h"
+#include "cpu/prefill_exact.h"
+
+#define LOG2E 1.44269504088896340736f
+#define LN2 0.69314718055994530942f
+#define MAX_SUBS 64
+#define ALIGN 64
+
+/* ------------------------------------------------------------- instances of the pipeline */
+
+typedef void (*iterate_function)(fa_amx_pipeline *, const fa_amx_block *, const fa_amx_block *, fa_amx_shape);
+
+#define INSTANCE(steps, units, unit_chunks)                                                                \
+  static __attribute__((noinline)) void iterate_##steps##_##units(                                         \
+      fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before, fa_amx_shape shape) {       \
+    (void)shape;                                                                                           \
+    fa_amx_iterate_shape(w, now, before, steps, units, unit_chunks);                                       \
+  }
+INSTANCE(2, 2, 2)
+INSTANCE(3, 3, 1)
+INSTANCE(4, 4, 1)
+INSTANCE(6, 4, 1)
+INSTANCE(6, 6, 1)
+INSTANCE(8, 8, 1)
+
+static __attribute__((noinline)) void iterate_any(fa_amx_pipeline *w, const fa_amx_block *now,
+                                                  const fa_amx_block *before, fa_amx_shape shape) {
+  fa_amx_iterate_shape(w, now, before, shape.qk_steps, shape.units, shape.unit_chunks);
+}
+
+static iterate_function iterate_for(fa_amx_shape shape) {
+  switch (shape.qk_steps * 16 + shape.units) {
+    case 0x22: return iterate_2_2;
+    case 0x33: return iterate_3_3;
+    case 0x44: return iterate_4_4;
+    case 0x64: return iterate_6_4;
+    case 0x66: return iterate_6_6;
+    case 0x88: return iterate_8_8;
+    default: return iterate_any;
+  }
+}
+
+static fa_amx_shape shape_of(const fa_attention_problem *problem) {
+  static const int unit_chunks[] = {0, 4, 2, 1, 1, 1, 1, 1, 1};
+  fa_amx_shape shape;
+  shape.qk_steps = (int)fa_ceil_div(problem->head_dim_qk, 32);
+  shape.units = (int)fa_ceil_div(problem->head_dim_v, 32);
+  shape.unit_chunks = unit_chunks[shape.units];
+  return shape;
+}
+
+/* ------------------------------------------------------------- what one thread works in */
+
+typedef struct thread_layout {
+  size_t k, v, q, o, scores, p, reference, threshold, sum, pending, subs, blocks, exact, bytes;
+} thread_layout;
+
+static thread_layout layout_of(const fa_plan *plan) {
+  const fa_amx_shape shape = shape_of(&plan->problem);
+  const size_t keys = (size_t)plan->tiles.level1_keys, chunks = (size_t)(shape.units * shape.unit_chunks);
+  const size_t subs = (size_t)(plan->tiles.level1_rows / FA_SUB_ROWS);
+  thread_layout at;
+  size_t end = 0;
+#define PLACE(field, size) at.field = end, end += ((size) + ALIGN - 1) / ALIGN * ALIGN
+  PLACE(scores, 2u * (size_t)shape.unit_chunks * 4u * FA_TILE_BYTES);
+  PLACE(p, 2u * chunks * 2u * FA_TILE_BYTES);
+  PLACE(pending, FA_SUB_ROWS * sizeof(float));
+  PLACE(reference, subs * FA_SUB_ROWS * sizeof(float));
+  PLACE(threshold, subs * FA_SUB_ROWS * sizeof(float));
+  PLACE(sum, subs * FA_SUB_ROWS * sizeof(float));
+  PLACE(subs, subs * sizeof(fa_amx_sub));
+  PLACE(blocks, subs * (keys / (chunks * FA_CHUNK_KEYS)) * sizeof(fa_amx_block));
+  PLACE(q, subs * (size_t)shape.qk_steps * 2u * FA_TILE_BYTES);
+  PLACE(o, subs * (size_t)shape.units * 4u * FA_TILE_BYTES);
+  PLACE(k, keys / 16u * (size_t)shape.qk_steps * FA_TILE_BYTES);
+  PLACE(v, keys / 32u * (size_t)shape.units * 2u * FA_TILE_BYTES);
+  PLACE(exact, fa_prefill_rows_exact_bytes(plan));
+#undef PLACE
+  at.bytes = end;
+  return at;
+}
+
+static int64_t sub_count(const fa_plan *plan) {
+  return fa_ceil_div(plan->problem.max_seqlen_q, FA_SUB_ROWS) * plan->group;
+}
+
+fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
+  const fa_attention_problem *p = &plan->problem;
+  const fa_amx_shape shape = shape_of(p);
+  const int64_t block_keys = shape.units * shape.unit_chunks * FA_CHUNK_KEYS;
+  const int64_t l2 = fa_cpu_cache_bytes(2) ? fa_cpu_cache_bytes(2) : (int64_t)1 << 20;
+  const int64_t key_bytes = (shape.qk_steps + shape.units) * 64;
+  const int64_t keys = fa_min(l2 / 4 / key_bytes, fa_max(p->max_seqlen_kv, 1));
+
+  /* Smaller super-blocks pack K and V more often but give every thread something to do. */
+  const int64_t total = fa_max(sub_count(plan), 1);
+  int64_t subs = fa_min(MAX_SUBS, total);
+  while (subs > 4 && p->batch * p->heads_kv * fa_ceil_div(total, subs) < 4 * plan->context->threads) subs /= 2;
+
+  plan->tiles.level1_rows = subs * FA_SUB_ROWS;
+  plan->tiles.level1_keys = fa_round_up(fa_max(keys, block_keys), block_keys);
+  plan->tiles.level2_rows = FA_SUB_ROWS;
+  plan->tiles.level2_keys = block_keys;
+  plan->kernel_workspace_bytes = layout_of(plan).bytes * (size_t)plan->context->threads;
+  return FA_OK;
+}
+
+/* ------------------------------------------------------------- one super-block */
+
+typedef struct job {
+  const fa_plan *plan;
+  const fa_attention_args *args;
+  char *workspace;
+  thread_layout layout;
+  fa_amx_shape shape;
+  iterate_function iterate;
+} job;
+
+static void pack_q(const job *work, int64_t b, int64_t seqlen_q, const fa_amx_sub *sub, char *q) {
+  const fa_attention_problem *p = &work->plan->problem;
+  const fa_cpu_rows rows = fa_cpu_q_rows(work->plan, work->args, &work->args->q, b, sub->head);
+  /* The pipeline's scale is positive, so that -inf stays the score of a masked key. */
+  const __m512i sign = _mm512_set1_epi16(p->scale < 0.0f ? (short)0x8000 : 0);
+  for (int s = 0; s < work->shape.qk_steps; ++s)
+    for (int tile = 0; tile < 2; ++tile) {
+      __m512i r[16];
+      for (int i = 0; i < 16; ++i) {
+        const int64_t row = sub->row + tile * 16 + i;
+        r[i] = row < seqlen_q ? _mm512_xor_si512(sign, fa_load_32_bf16(rows.data + row * rows.stride, s * 32,
+                                                                       p->head_dim_qk))
+                              : _mm512_setzero_si512();
+      }
+      fa_transpose_16x16(r);
+      for (int i = 0; i < 16; ++i) _mm512_store_si512(q + (s * 2 + tile) * FA_TILE_BYTES + i * 64, r[i]);
+    }
+}
+
+/* Keys [key, key + count) as A tiles; zeros up to `padded`, a multiple of 32. */
+static void pack_k(const job *work, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, char *k) {
+  const int steps = work->shape.qk_steps;
+  for (int64_t j = 0; j < padded; ++j) {
+    char *row = k + j / 16 * steps * FA_TILE_BYTES + j % 16 * 64;
+    const char *token = j < count ? fa_cpu_token(tokens, key + j) : NULL;
+    for (int s = 0; s < steps; ++s)
+      _mm512_store_si512(row + s * FA_TILE_BYTES, token ? fa_load_32_bf16(token, s * 32, work->plan->problem.head_dim_qk)
+                                                        : _mm512_setzero_si512());
+  }
+}
+
+/* V^T as A tiles: two keys' rows interleaved are 16 (or 32) pairs; transposed, a row is one d and its 32 keys. */
+static void pack_v(const job *work, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, char *v) {
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                       5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  const int units = work->shape.units;
+  const int64_t dim = work->plan->problem.head_dim_v;
+  for (int64_t j = 0; j < padded; j += 32) {
+    const char *token[32];
+    for (int i = 0; i < 32; ++i) token[i] = j + i < count ? fa_cpu_token(tokens, key + j + i) : NULL;
+    for (int unit = 0; unit < units; ++unit) {
+      __m512i first[16], second[16];
+      for (int r = 0; r < 16; ++r) {
+        const __m512i even = token[2 * r] ? fa_load_32_bf16(token[2 * r], unit * 32, dim) : _mm512_setzero_si512();
+        const __m512i odd =
+            token[2 * r + 1] ? fa_load_32_bf16(token[2 * r + 1], unit * 32, dim) : _mm512_setzero_si512();
+        first[r] = _mm512_permutex2var_epi16(even, low, odd);
+        second[r] = _mm512_permutex2var_epi16(even, high, odd);
+      }
+      fa_transpose_16x16(first);
+      fa_transpose_16x16(second);
+      char *tile = v + (j / 32 * units + unit) * 2 * FA_TILE_BYTES;
+      for (int r = 0; r < 16; ++r) {
+        _mm512_store_si512(tile + r * 64, first[r]);
+        _mm512_store_si512(tile + FA_TILE_BYTES + r * 64, second[r]);
+      }
+    }
+  }
+}
+
+/* Queries of one lane group whose result is not finite: their inputs (or a masked key's) are not either. */
+static void redo_rows(const job *work, int64_t b, int64_t head, int64_t row, __mmask16 bad, void *scratch) {
+  for (int i = 0; i < 16; ++i)
+    if (bad >> i & 1) fa_prefill_rows_exact(work->plan, work->args, b, head, row + i, 1, scratch);
+}
+
+/* O^T tiles of 16 queries, divided by their sums, into rows of o; lse. */
+static void finish_lanes(const job *work, const fa_amx_pipeline *w, int64_t b, int64_t sub_index, int tile,
+                         int64_t seqlen_q, void *exact_scratch) {
+  const fa_attention_problem *p = &work->plan->problem;
+  const fa_amx_sub *sub = &w->subs[sub_index];
+  const int64_t row = sub->row + tile * 16;
+  const int64_t rows = fa_min(16, seqlen_q - row);
+  if (rows <= 0) return;
+  const int64_t lane = sub_index * FA_SUB_ROWS + tile * 16;
+  __m512 sum = _mm512_load_ps(w->sum + lane), reference = _mm512_load_ps(w->reference + lane);
+  const __mmask16 empty = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_EQ_OQ);
+  __m512 weight = _mm512_set1_ps(1.0f); /* of O and sum once a sink has raised the reference */
+  if (p->has_sinks) {
+    const __m512 sink = _mm512_set1_ps(work->args->sinks[sub->head] * LOG2E);
+    const __m512 shift = _mm512_max_ps(_mm512_roundscale_ps(_mm512_sub_ps(sink, reference), _MM_FROUND_TO_POS_INF),
+                                       _mm512_setzero_ps());
+    weight = _mm512_scalef_ps(weight, _mm512_sub_ps(_mm512_setzero_ps(), shift));
+    reference = _mm512_mask_mov_ps(_mm512_add_ps(reference, shift), empty, sink);
+    float share[16] __attribute__((aligned(ALIGN)));
+    _mm512_store_ps(share, _mm512_sub_ps(sink, reference));
+    for (int i = 0; i < 16; ++i) share[i] = exp2f(share[i]);
+    sum = _mm512_fmadd_ps(sum, weight, _mm512_load_ps(share));
+  }
+  const __m512 inverse = _mm512_maskz_div_ps((__mmask16)~empty, weight, sum);
+  const __mmask16 valid = (__mmask16)((1u << rows) - 1u);
+  __mmask16 bad = _mm512_fpclass_ps_mask(sum, 0x99) | _mm512_fpclass_ps_mask(reference, 0x99); /* NaN, infinities */
+
+  const fa_cpu_rows out = fa_cpu_q_rows(work->plan, work->args, &work->args->o, b, sub->head);
+  for (int unit = 0; unit < work->shape.units; ++unit) {
+    const float *o = w->o + ((sub_index * work->shape.units + unit) * 4 + tile) * FA_TILE_FLOATS;
+    __m512i low[16], high[16];
+    for (int r = 0; r < 16; ++r) {
+      const __m512 a = _mm512_maskz_mul_ps((__mmask16)~empty, inverse, _mm512_load_ps(o + r * 16));
+      const __m512 c =
+          _mm512_maskz_mul_ps((__mmask16)~empty, inverse, _mm512_load_ps(o + 2 * FA_TILE_FLOATS + r * 16));
+      bad |= _mm512_fpclass_ps_mask(a, 0x99) | _mm512_fpclass_ps_mask(c, 0x99);
+      low[r] = _mm512_castps_si512(a);
+      high[r] = _mm512_castps_si512(c);
+    }
+    fa_transpose_16x16(low);
+    fa_transpose_16x16(high);
+    const int64_t left = fa_min(32, p->head_dim_v - unit * 32);
+    const __mmask32 columns = left == 32 ? 0xffffffffu : (1u << left) - 1u;
+    for (int64_t i = 0; i < rows; ++i)
+      _mm512_mask_storeu_epi16(
+          out.data + (row + i) * out.stride + unit * 64, columns,
+          (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high[i]), _mm512_castsi512_ps(low[i])));
+  }
+  if (p->has_lse) {
+    float *lse = fa_cpu_lse_row(work->plan, work->args, b, sub->head) + row;
+    float sums[16] __attribute__((aligned(ALIGN))), references[16] __attribute__((aligned(ALIGN)));
+    _mm512_store_ps(sums, sum);
+    _mm512_store_ps(references, reference);
+    for (int64_t i = 0; i < rows; ++i)
+      lse[i] = sums[i] > 0.0f ? (references[i] + log2f(sums[i])) * LN2 : -INFINITY;
+  }
+  bad &= valid;
+  if (__builtin_expect(bad, 0)) redo_rows(work, b, sub->head, row, bad, exact_scratch);
+}
+
+/* Blocks of all sub-blocks against the packed keys [key, key + keys), sub by sub so that a sub's O stays in L1. */
+static int64_t list_blocks(const fa_amx_pipeline *w, int64_t subs, int64_t seqlen_q, int64_t key, int64_t keys,
+                           int64_t block_keys, fa_amx_block *blocks) {
+  int64_t count = 0;
+  for (int64_t s = 0; s < subs; ++s)
+    for (int64_t at = 0; at < keys; at += block_keys) {
+      const int64_t rows = fa_min(FA_SUB_ROWS, seqlen_q - w->subs[s].row);
+      const int64_t inside = fa_min(block_keys, w->seqlen_kv - key - at);
+      const fa_block_case kind = fa_band_block(w->band, w->subs[s].row, rows, key + at, inside);
+      if (kind == FA_BLOCK_SKIP) continue;
+      const fa_amx_block block = {(int32_t)s, kind == FA_BLOCK_WINDOW || inside < block_keys, key + at, at};
+      blocks[count++] = block;
+    }
+  return count;
+}
+
+/* Sub-blocks [first, first + count) of KV head kv_head of entry b; sub-blocks are numbered row block first, so that
+ * the heads of a group that share K and V are together. */
+static void run_super_block(const job *work, char *scratch, int64_t b, int64_t kv_head, int64_t first, int64_t count) {
+  const fa_plan *plan = work->plan;
+  const fa_attention_problem *p = &plan->problem;
+  const thread_layout *at = &work->layout;
+  const int64_t seqlen_q = fa_cpu_seqlen_q(plan, work->args, b);
+  const int64_t available = fa_ceil_div(seqlen_q, FA_SUB_ROWS) * plan->group;
+  count = fa_min(count, available - first);
+  if (count <= 0) return;
+
+  fa_amx_pipeline w;
+  memset(&w, 0, sizeof w);
+  const int64_t block_keys = plan->tiles.level2_keys;
+  w.scores[0] = (float *)(scratch + at->scores);
+  w.scores[1] = w.scores[0] + work->shape.unit_chunks * 4 * FA_TILE_FLOATS;
+  w.p[0] = scratch + at->p;
+  w.p[1] = w.p[0] + block_keys / FA_CHUNK_KEYS * 2 * FA_TILE_BYTES;
+  w.q = scratch + at->q;
+  w.k = scratch + at->k;
+  w.v = scratch + at->v;
+  w.o = (float *)(scratch + at->o);
+  w.reference = (float *)(scratch + at->reference);
+  w.threshold = (float *)(scratch + at->threshold);
+  w.sum = (float *)(scratch + at->sum);
+  w.pending = (float *)(scratch + at->pending);
+  w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
+  w.band = fa_band_of(p, seqlen_q, w.seqlen_kv);
+  w.scale = _mm512_set1_ps(fabsf(p->scale) * LOG2E);
+  fa_amx_sub *subs = (fa_amx_sub *)(scratch + at->subs);
+  w.subs = subs;
+
+  for (int64_t s = 0; s < count; ++s) {
+    subs[s].row = (first + s) / plan->group * FA_SUB_ROWS;
+    subs[s].head = kv_head * plan->group + (first + s) % plan->group;
+    pack_q(work, b, seqlen_q, &subs[s], scratch + at->q + s * work->shape.qk_steps * 2 * FA_TILE_BYTES);
+  }
+  memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
+  for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
+    w.reference[i] = w.sum[i] = 0.0f;
+    w.threshold[i] = -INFINITY;
+  }
+  for (int i = 0; i < FA_SUB_ROWS; ++i) w.pending[i] = 1.0f;
+
+  const int64_t row = subs[0].row, rows = fa_min(subs[count - 1].row + FA_SUB_ROWS, seqlen_q) - row;
+  const fa_key_range range = fa_band_keys(w.band, row, rows, w.seqlen_kv);
+  const fa_cpu_tokens k = fa_cpu_tokens_of(plan, work->args, &work->args->k, 2, b, kv_head);
+  const fa_cpu_tokens v = fa_cpu_tokens_of(plan, work->args, &work->args->v, 2, b, kv_head);
+  fa_amx_block *blocks = (fa_amx_block *)(scratch + at->blocks);
+  for (int64_t key = range.begin; key < range.end; key += plan->tiles.level1_keys) {
+    const int64_t keys = fa_min(plan->tiles.level1_keys, range.end - key);
+    const int64_t padded = fa_round_up(keys, block_keys);
+    pack_k(work, &k, key, keys, padded, scratch + at->k);
+    pack_v(work, &v, key, keys, padded, scratch + at->v);
+    const int64_t n = list_blocks(&w, count, seqlen_q, key, keys, block_keys, blocks);
+    if (n == 0) continue;
+    work->iterate(&w, &blocks[0], NULL, work->shape);
+    for (int64_t i = 1; i < n; ++i) work->iterate(&w, &blocks[i], &blocks[i - 1], work->shape);
+    work->iterate(&w, NULL, &blocks[n - 1], work->shape);
+  }
+  for (int64_t s = 0; s < count; ++s)
+    for (int tile = 0; tile < 2; ++tile) finish_lanes(work, &w, b, s, tile, seqlen_q, scratch + at->exact);
+}
+
+/* ------------------------------------------------------------- all of them */
+
+static void run_thread(void *shared, fa_cpu_work *queue, int thread) {
+  const job *work = shared;
+  const fa_attention_problem *p = &work->plan->problem;
+  const int64_t pairs = p->batch * p->heads_kv, subs = work->plan->tiles.level1_rows / FA_SUB_ROWS;
+  char *scratch = work->workspace + (size_t)thread * work->layout.bytes;
+  fa_tiles_configure();
+  for (int64_t item = fa_cpu_take(queue); item >= 0; item = fa_cpu_take(queue)) {
+    /* Late rows first: under a causal mask they have the most keys. */
+    const int64_t super_block = (queue->items - 1 - item) / pairs, pair = (queue->items - 1 - item) % pairs;
+    run_super_block(work, scratch, pair / p->heads_kv, pair % p->heads_kv, super_block * subs, subs);
+  }
+  fa_tiles_release();
+}
+
+fa_status fa_prefill_bf16_amx_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
+                                  fa_stream stream) {
+  (void)stream;
+  job work = {plan, args, workspace, layout_of(plan), shape_of(&plan->problem), NULL};
+  work.iterate = iterate_for(work.shape);
+  const int64_t super_blocks = fa_ceil_div(sub_count(plan), plan->tiles.level1_rows / FA_SUB_ROWS);
+  fa_cpu_parallel(plan->context->threads, plan->problem.batch * plan->problem.heads_kv * super_blocks, run_thread,
+                  &work);
+  return FA_OK;
+}
