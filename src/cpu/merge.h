@@ -4,11 +4,6 @@
 
 #include "cpu/cpu.h"
 
-/* fa_backend.merge of the CPU: fa_merge of the public header, arguments checked. */
-fa_status fa_cpu_merge(fa_context *context, fa_dtype dtype, int64_t batch, int64_t seqlen, int64_t heads,
-                       int64_t dim, const fa_tensor *o_a, float *lse_a, const fa_tensor *o_b, const float *lse_b,
-                       fa_stream stream);
-
 /* What one part of the keys leaves for a query row: o = sum exp(s_j - max) v_j (kept apart), and these. */
 typedef struct fa_part {
   float max; /* of the scores kept; -inf when none was */

@@ -1,0 +1,146 @@
+/* Split-KV decode: what the driver (decode_split.c) and the loops each instruction set writes (decode_c.c,
+ * decode_avx2.c, decode_avx512.c) say to each other, and the softmax they share.
+ *
+ * At most FA_DECODE_ROWS queries a sequence meet a long cache, so everything is about reading K and V once: the
+ * `group * queries` score rows that share a KV head are worked on together, a chunk of keys at a time.
+ * Row r of a KV head is query r % queries of its query head r / queries. */
+#ifndef FA_CPU_DECODE_SPLIT_H
+#define FA_CPU_DECODE_SPLIT_H
+
+#include "cpu/cpu.h"
+#include "cpu/merge.h"
+#include "cpu/score_rules.h"
+
+enum {
+  FA_DECODE_KEYS = 64,  /* keys a chunk (level 2): its scores stay in L1 */
+  FA_DECODE_TILE = 64,  /* score rows of one tile */
+  FA_DECODE_PAD = 32,   /* rows of q and o in scratch are padded to a multiple of this, with zeros */
+  FA_DECODE_MAX_DIM = 576
+};
+
+/* Bytes the next chunk will need, fetched into L2 in address order a few lines at a time while this chunk is worked
+ * on, whatever the order of that work is. The hardware prefetchers alone lose the thread where heads interleave. */
+typedef struct fa_decode_fetch {
+  const char *const *rows; /* first byte of each token, all heads of the item included */
+  int64_t count;           /* tokens */
+  int64_t row_bytes;
+  int64_t lines;           /* to fetch for each token worked on */
+  int64_t row, byte;       /* where it stands */
+} fa_decode_fetch;
+
+static inline void fa_decode_fetch_next(fa_decode_fetch *fetch, int64_t tokens) {
+  for (int64_t n = tokens * fetch->lines; n > 0 && fetch->row < fetch->count; --n) {
+    __builtin_prefetch(fetch->rows[fetch->row] + fetch->byte, 0, 2);
+    fetch->byte += 64;
+    if (fetch->byte >= fetch->row_bytes) {
+      fetch->byte = 0;
+      ++fetch->row;
+    }
+  }
+}
+
+/* Keys [key, key + keys) of one KV head, against all its score rows. */
+typedef struct fa_decode_chunk {
+  int64_t key, keys;
+  const char *const *k; /* [FA_DECODE_KEYS] row of each key; behind `keys` the last one again, so that loops may */
+  const char *const *v; /* work in blocks */
+  int64_t k_offset, v_offset; /* bytes from there to this head */
+  const float *k_scale, *v_scale; /* [FA_DECODE_KEYS], or NULL */
+  int64_t dim_qk, dim_v;
+  int64_t q_stride, o_stride; /* elements between rows of q and of o in scratch */
+  fa_dtype kv_dtype;
+  float scale;
+  fa_decode_fetch *fetch_k, *fetch_v;
+} fa_decode_chunk;
+
+/* The loops of one instruction set. tile: [rows <= FA_DECODE_TILE, FA_DECODE_KEYS]. The order of elements within a
+ * row of q and o in scratch is the instruction set's own business. */
+typedef struct fa_decode_isa {
+  /* A query row of problem.dtype to fp32, padded with zeros; keys will be of kv_dtype. */
+  void (*load_q)(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype);
+  /* tile = q k^T. Columns from keys on may hold anything. */
+  void (*scores)(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile);
+  /* fa_decode_weigh, compiled for this instruction set; parts and o as there. */
+  void (*weigh)(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
+                float *tile, fa_part *parts, float *o);
+  /* o += tile v; may overwrite the tile. */
+  void (*accumulate)(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o);
+  /* sum += weight * (o in its natural order). */
+  void (*add)(float *sum, const float *o, float weight, int64_t dim);
+  /* to: o in its natural order. */
+  void (*store_o)(float *to, const float *o, int64_t dim, fa_dtype kv_dtype);
+} fa_decode_isa;
+
+extern const fa_decode_isa fa_decode_isa_c; /* never multiplies a masked key: the exact one */
+
+fa_status fa_decode_prepare(fa_plan *plan);
+fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
+                        const fa_decode_isa *isa);
+
+/* -------------------------------------------------- softmax, of any instruction set */
+
+enum { FA_DECODE_LANES = 16 };
+
+/* Largest of the row; -inf when nothing is kept. NaN is passed over here and caught in the sum. */
+static inline float fa_decode_row_max(const float *row) {
+  float lane[FA_DECODE_LANES];
+  for (int i = 0; i < FA_DECODE_LANES; ++i) lane[i] = row[i];
+  for (int j = FA_DECODE_LANES; j < FA_DECODE_KEYS; j += FA_DECODE_LANES)
+    for (int i = 0; i < FA_DECODE_LANES; ++i) lane[i] = row[j + i] > lane[i] ? row[j + i] : lane[i];
+  float max = -INFINITY;
+  for (int i = 0; i < FA_DECODE_LANES; ++i) max = lane[i] > max ? lane[i] : max;
+  return max;
+}
+
+/* row = exp(row - reference), not_kept where the score is -inf; returns the sum of what is kept. */
+static inline float fa_decode_row_exp(float *row, float reference, float not_kept) {
+  float lane[FA_DECODE_LANES] = {0.0f};
+  for (int j = 0; j < FA_DECODE_KEYS; j += FA_DECODE_LANES) {
+    for (int i = 0; i < FA_DECODE_LANES; ++i) {
+      const float p = fa_exp_lane(row[j + i] - reference);
+      row[j + i] = row[j + i] == -INFINITY ? not_kept : p;
+      lane[i] += p;
+    }
+  }
+  for (int half = FA_DECODE_LANES / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  return lane[0];
+}
+
+static inline void fa_decode_scale_tile(const fa_decode_chunk *chunk, int64_t rows, float *tile) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float *row = tile + r * FA_DECODE_KEYS;
+    for (int j = 0; j < FA_DECODE_KEYS; ++j) row[j] *= chunk->scale;
+    if (chunk->k_scale)
+      for (int j = 0; j < FA_DECODE_KEYS; ++j) row[j] *= chunk->k_scale[j];
+  }
+}
+
+/* Scores to weights: scale, rules (one set a query head), masks, then the running maximum and sum of each row in
+ * parts; o of a row is rescaled when its maximum rises. A key not kept gets the weight not_kept. */
+static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries,
+                                   int64_t rows, float *tile, fa_part *parts, float *o, float not_kept) {
+  const int64_t keys = chunk->keys;
+  fa_decode_scale_tile(chunk, rows, tile);
+  for (int64_t r = 0; r < rows; r += queries, ++rules) {
+    fa_score_rules_apply(rules, tile + r * FA_DECODE_KEYS, FA_DECODE_KEYS, 0, queries, chunk->key, keys);
+    if (keys < FA_DECODE_KEYS ||
+        fa_band_block(rules->band, 0, queries, chunk->key, FA_DECODE_KEYS) != FA_BLOCK_FULL)
+      fa_score_band_apply(rules, tile + r * FA_DECODE_KEYS, FA_DECODE_KEYS, 0, queries, chunk->key, keys);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    float *row = tile + r * FA_DECODE_KEYS;
+    for (int64_t j = keys; j < FA_DECODE_KEYS; ++j) row[j] = -INFINITY;
+    const float max = fa_decode_row_max(row);
+    if (max > parts[r].max) {
+      const float down = fa_exp_lane(parts[r].max - max);
+      parts[r].max = max;
+      parts[r].sum *= down;
+      for (int64_t d = 0; d < chunk->o_stride; ++d) o[r * chunk->o_stride + d] *= down;
+    }
+    /* Nothing kept so far: any finite reference gives weights of 0, and lets a NaN through. */
+    parts[r].sum += fa_decode_row_exp(row, parts[r].max == -INFINITY ? 0.0f : parts[r].max, not_kept);
+  }
+}
+
+#endif
