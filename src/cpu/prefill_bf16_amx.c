@@ -3,9 +3,10 @@
  * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Other score rules (ALiBi,
  * softcap, bias, mask) and types fall to the next kernel of the table.
  *
- * Level one: a super-block of up to 64 sub-blocks of 32 queries, all query heads of a KV head together, by a run of
- * keys whose packed K and V take a quarter of L2; K and V are packed once per super-block and shared by its queries
- * and heads. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers; see pipeline_amx.h.
+ * Level one: a super-block of sub-blocks of 32 queries, all query heads of a KV head together, whose Q and O take half
+ * of L2, by a run of keys whose packed K and V take a quarter; K and V are packed once per super-block and shared by
+ * its queries and heads. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers; see
+ * pipeline_amx.h.
  * Scratch a thread: packed K, V and Q, O in fp32, a 16 KB P ring and an 8 KB score ring (both live in L1).
  *
  * Bound: arithmetic; 4 S_q S_kv D_pad operations a head. Measured times: docs/performance.md, "AMX prefill". */
@@ -15,7 +16,6 @@
 
 #define LOG2E 1.44269504088896340736f
 #define LN2 0.69314718055994530942f
-#define MAX_SUBS 64
 #define ALIGN 64
 
 /* ------------------------------------------------------------- instances of the pipeline */
@@ -104,10 +104,12 @@ fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
   const int64_t key_bytes = (shape.qk_steps + shape.units) * 64;
   const int64_t keys = fa_min(l2 / 4 / key_bytes, fa_max(p->max_seqlen_kv, 1));
 
-  /* Smaller super-blocks pack K and V more often but give every thread something to do. */
+  /* Q and O of a super-block take half of L2. Smaller ones pack K and V more often but give every thread something
+   * to do. */
   const int64_t total = fa_max(sub_count(plan), 1);
-  int64_t subs = fa_min(MAX_SUBS, total);
-  while (subs > 4 && p->batch * p->heads_kv * fa_ceil_div(total, subs) < 4 * plan->context->threads) subs /= 2;
+  int64_t subs = fa_min(fa_max(l2 / 2 / ((shape.qk_steps * 2 + shape.units * 4) * FA_TILE_BYTES), 4), total);
+  const int64_t wanted_items = plan->context->threads > 1 ? 4 * plan->context->threads : 1;
+  while (subs > 4 && p->batch * p->heads_kv * fa_ceil_div(total, subs) < wanted_items) subs /= 2;
 
   plan->tiles.level1_rows = subs * FA_SUB_ROWS;
   plan->tiles.level1_keys = fa_round_up(fa_max(keys, block_keys), block_keys);
