@@ -8,9 +8,6 @@
 #include "core/kernel_declarations.h"
 #include "cpu/decode_split.h"
 
-/* A weight no key can have: marks those not kept. */
-#define NOT_KEPT (-1.0f)
-
 static void load_row(float *to, const char *from, int64_t dim, fa_dtype dtype) {
   const void *data = from;
   switch (dtype) {
@@ -51,7 +48,7 @@ static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, f
 
 static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
                   float *tile, fa_part *parts, float *o) {
-  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, NOT_KEPT);
+  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, 1);
 }
 
 static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {
@@ -61,7 +58,7 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
     fa_decode_fetch_next(chunk->fetch_v, 1);
     load_row(v, chunk->v[j] + chunk->v_offset, chunk->dim_v, chunk->kv_dtype);
     for (int64_t r = 0; r < rows; ++r) {
-      if (tile[r * FA_DECODE_KEYS + j] == NOT_KEPT) continue;
+      if (tile[r * FA_DECODE_KEYS + j] == FA_DECODE_NOT_KEPT) continue;
       const float weight = tile[r * FA_DECODE_KEYS + j] * scale;
       float *row = o + r * chunk->o_stride;
       for (int64_t d = 0; d < chunk->dim_v; ++d) row[d] += weight * v[d];

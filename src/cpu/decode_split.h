@@ -92,14 +92,21 @@ static inline float fa_decode_row_max(const float *row) {
   return max;
 }
 
-/* row = exp(row - reference), not_kept where the score is -inf; returns the sum of what is kept. */
-static inline float fa_decode_row_exp(float *row, float reference, float not_kept) {
+/* In exact loops a key that is not kept weighs FA_DECODE_NOT_KEPT, which marks it, and one that is kept at least
+ * FA_DECODE_LEAST, so that an infinity or NaN in its V arrives however far its score lies below the maximum; nothing
+ * else can tell 1e-30 from 0. */
+#define FA_DECODE_NOT_KEPT (-1.0f)
+#define FA_DECODE_LEAST 1e-30f
+
+/* row = exp(row - reference); returns the sum of what is kept. */
+static inline float fa_decode_row_exp(float *row, float reference, int is_exact) {
   float lane[FA_DECODE_LANES] = {0.0f};
   for (int j = 0; j < FA_DECODE_KEYS; j += FA_DECODE_LANES) {
     for (int i = 0; i < FA_DECODE_LANES; ++i) {
-      const float p = fa_exp_lane(row[j + i] - reference);
-      row[j + i] = row[j + i] == -INFINITY ? not_kept : p;
+      const float score = row[j + i], p = fa_exp_lane(score - reference);
+      row[j + i] = p;
       lane[i] += p;
+      if (is_exact && p < FA_DECODE_LEAST) row[j + i] = score == -INFINITY ? FA_DECODE_NOT_KEPT : FA_DECODE_LEAST;
     }
   }
   for (int half = FA_DECODE_LANES / 2; half > 0; half /= 2)
@@ -117,9 +124,9 @@ static inline void fa_decode_scale_tile(const fa_decode_chunk *chunk, int64_t ro
 }
 
 /* Scores to weights: scale, rules (one set a query head), masks, then the running maximum and sum of each row in
- * parts; o of a row is rescaled when its maximum rises. A key not kept gets the weight not_kept. */
+ * parts; o of a row is rescaled when its maximum rises. */
 static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries,
-                                   int64_t rows, float *tile, fa_part *parts, float *o, float not_kept) {
+                                   int64_t rows, float *tile, fa_part *parts, float *o, int is_exact) {
   const int64_t keys = chunk->keys;
   fa_decode_scale_tile(chunk, rows, tile);
   for (int64_t r = 0; r < rows; r += queries, ++rules) {
@@ -133,13 +140,14 @@ static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_
     for (int64_t j = keys; j < FA_DECODE_KEYS; ++j) row[j] = -INFINITY;
     const float max = fa_decode_row_max(row);
     if (max > parts[r].max) {
-      const float down = fa_exp_lane(parts[r].max - max);
+      float down = fa_exp_lane(parts[r].max - max);
       parts[r].max = max;
       parts[r].sum *= down;
+      if (is_exact && down < FA_DECODE_LEAST) down = FA_DECODE_LEAST;
       for (int64_t d = 0; d < chunk->o_stride; ++d) o[r * chunk->o_stride + d] *= down;
     }
     /* Nothing kept so far: any finite reference gives weights of 0, and lets a NaN through. */
-    parts[r].sum += fa_decode_row_exp(row, parts[r].max == -INFINITY ? 0.0f : parts[r].max, not_kept);
+    parts[r].sum += fa_decode_row_exp(row, parts[r].max == -INFINITY ? 0.0f : parts[r].max, is_exact);
   }
 }
 

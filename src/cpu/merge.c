@@ -10,16 +10,20 @@
 #include <math.h>
 
 #define ROWS 64
+#define LEAST_WEIGHT 1e-30f
 
 float fa_cpu_join_parts(const fa_part *parts, int64_t count, int64_t stride, const float *sink, float *weights) {
   float max = sink ? *sink : -INFINITY;
   for (int64_t p = 0; p < count; ++p)
-    if (!(parts[p * stride].max <= max)) max = parts[p * stride].max; /* a NaN is taken and stays */
+    if (max == max && !(parts[p * stride].max <= max)) max = parts[p * stride].max; /* a NaN is taken and stays */
   float sum = sink && *sink != -INFINITY ? expf(*sink - max) : 0.0f;
   for (int64_t p = 0; p < count; ++p) {
     const fa_part part = parts[p * stride];
     weights[p] = part.max == -INFINITY ? 0.0f : expf(part.max - max);
-    if (part.max != -INFINITY) sum += weights[p] * part.sum;
+    if (part.max == -INFINITY) continue;
+    sum += weights[p] * part.sum;
+    /* However little a part weighs, an infinity or NaN in it arrives. */
+    if (weights[p] < LEAST_WEIGHT) weights[p] = LEAST_WEIGHT;
   }
   if (max == -INFINITY) return -INFINITY;
   for (int64_t p = 0; p < count; ++p)
