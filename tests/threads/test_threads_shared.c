@@ -1,0 +1,156 @@
+/* One context and one plan shared by threads, each with a workspace of its own, every run itself parallel: the same
+ * bits everywhere. Under the thread sanitizer this is also the proof that sharing is safe. */
+#include "fastattention/fastattention.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+/* cmocka.h comes after what it needs. */
+#include <cmocka.h>
+
+enum { CALLERS = 4, RUNS = 5, HEADS_Q = 4, HEADS_KV = 2, KEYS = 70, DIM = 32 };
+
+typedef struct shared {
+  fa_plan *plan;
+  fa_attention_args args;
+  float *expected;
+  size_t o_count;
+} shared;
+
+typedef struct caller {
+  const shared *common;
+  pthread_t thread;
+  int wrong;
+} caller;
+
+static void *run_often(void *argument) {
+  caller *self = argument;
+  const shared *common = self->common;
+  const size_t bytes = fa_plan_workspace_bytes(common->plan);
+  void *workspace = aligned_alloc(64, (bytes + 64) / 64 * 64);
+  float *o = malloc(common->o_count * sizeof *o);
+  if (!workspace || !o) abort();
+  fa_attention_args args = common->args;
+  args.o.data = o;
+  for (int i = 0; i < RUNS; i++) {
+    memset(o, 0x7f, common->o_count * sizeof *o);
+    if (fa_attention_run(common->plan, &args, workspace, bytes, NULL) != FA_OK ||
+        memcmp(o, common->expected, common->o_count * sizeof *o) != 0) {
+      self->wrong++;
+    }
+  }
+  /* A failing call here must not disturb another thread's error line. */
+  if (fa_attention_run(common->plan, &args, NULL, 0, NULL) == FA_OK && bytes > 0) self->wrong++;
+  free(workspace);
+  free(o);
+  return NULL;
+}
+
+static float *random_floats(size_t count, unsigned seed) {
+  float *values = malloc(count * sizeof *values);
+  if (!values) abort();
+  for (size_t i = 0; i < count; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    values[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
+  }
+  return values;
+}
+
+static void check_shared(int64_t queries, int64_t splits) {
+  fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
+  options.threads = 3;
+  fa_context *context = NULL;
+  assert_int_equal(fa_context_create(&options, &context), FA_OK);
+  fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  problem.heads_q = HEADS_Q;
+  problem.heads_kv = HEADS_KV;
+  problem.max_seqlen_q = queries;
+  problem.max_seqlen_kv = KEYS;
+  problem.head_dim_qk = problem.head_dim_v = DIM;
+  problem.causal = 1;
+  problem.kv_splits = (int32_t)splits;
+  shared common = {.args = FA_ATTENTION_ARGS_INIT, .o_count = (size_t)queries * HEADS_Q * DIM};
+  assert_int_equal(fa_plan_create(context, &problem, &common.plan), FA_OK);
+
+  float *q = random_floats(common.o_count, 1);
+  float *k = random_floats(KEYS * HEADS_KV * DIM, 2);
+  float *v = random_floats(KEYS * HEADS_KV * DIM, 3);
+  common.expected = random_floats(common.o_count, 4);
+  common.args.q = common.args.o = (fa_tensor){q, 0, HEADS_Q * DIM, DIM};
+  common.args.k = (fa_tensor){k, 0, HEADS_KV * DIM, DIM};
+  common.args.v = (fa_tensor){v, 0, HEADS_KV * DIM, DIM};
+  common.args.o.data = common.expected;
+  const size_t bytes = fa_plan_workspace_bytes(common.plan);
+  void *workspace = NULL;
+  assert_int_equal(fa_buffer_allocate(context, bytes, &workspace), FA_OK);
+  assert_int_equal(fa_attention_run(common.plan, &common.args, workspace, bytes, NULL), FA_OK);
+  fa_buffer_free(context, workspace);
+
+  caller callers[CALLERS];
+  for (int i = 0; i < CALLERS; i++) {
+    callers[i] = (caller){.common = &common};
+    assert_int_equal(pthread_create(&callers[i].thread, NULL, run_often, &callers[i]), 0);
+  }
+  for (int i = 0; i < CALLERS; i++) {
+    assert_int_equal(pthread_join(callers[i].thread, NULL), 0);
+    assert_int_equal(callers[i].wrong, 0);
+  }
+  free(q);
+  free(k);
+  free(v);
+  free(common.expected);
+  fa_plan_destroy(common.plan);
+  fa_context_destroy(context);
+}
+
+static void prefill_is_shared(void **state) {
+  (void)state;
+  check_shared(40, 0);
+}
+
+static void decode_with_splits_is_shared(void **state) {
+  (void)state;
+  check_shared(1, 3);
+}
+
+static void *make_and_drop_plans(void *argument) {
+  fa_context *context = argument;
+  fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  problem.max_seqlen_q = problem.max_seqlen_kv = problem.head_dim_qk = problem.head_dim_v = 16;
+  for (int i = 0; i < 50; i++) {
+    fa_plan *plan = NULL;
+    if (fa_plan_create(context, &problem, &plan) != FA_OK) return argument;
+    fa_plan_destroy(plan);
+    problem.batch = 0;
+    if (fa_plan_create(context, &problem, &plan) == FA_OK || !strstr(fa_last_error(), "batch")) return argument;
+    problem.batch = 1;
+  }
+  return NULL;
+}
+
+static void plans_are_made_by_many_threads(void **state) {
+  (void)state;
+  fa_context *context = NULL;
+  assert_int_equal(fa_context_create(NULL, &context), FA_OK);
+  pthread_t threads[CALLERS];
+  for (int i = 0; i < CALLERS; i++) {
+    assert_int_equal(pthread_create(&threads[i], NULL, make_and_drop_plans, context), 0);
+  }
+  for (int i = 0; i < CALLERS; i++) {
+    void *failed = NULL;
+    assert_int_equal(pthread_join(threads[i], &failed), 0);
+    assert_null(failed);
+  }
+  fa_context_destroy(context);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(prefill_is_shared),
+      cmocka_unit_test(decode_with_splits_is_shared),
+      cmocka_unit_test(plans_are_made_by_many_threads),
+  };
+  return cmocka_run_group_tests_name("threads", tests, NULL, NULL);
+}
