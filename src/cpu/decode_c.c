@@ -66,9 +66,7 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
   }
 }
 
-static void add(float *sum, const float *o, float weight, int64_t dim) {
-  for (int64_t d = 0; d < dim; ++d) sum[d] += weight * o[d];
-}
+static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
 
 static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
   (void)kv_dtype;

@@ -123,6 +123,16 @@ static inline void fa_decode_scale_tile(const fa_decode_chunk *chunk, int64_t ro
   }
 }
 
+/* The scales of V into the weights, once the sum has taken them. */
+static inline void fa_decode_scale_weights(const fa_decode_chunk *chunk, int64_t rows, float *tile) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int j = 0; j < FA_DECODE_KEYS; ++j) tile[r * FA_DECODE_KEYS + j] *= chunk->v_scale[j];
+}
+
+static inline void fa_decode_add(float *restrict sum, const float *restrict o, float weight, int64_t dim) {
+  for (int64_t d = 0; d < dim; ++d) sum[d] += weight * o[d];
+}
+
 /* Scores to weights: scale, rules (one set a query head), masks, then the running maximum and sum of each row in
  * parts; o of a row is rescaled when its maximum rises. */
 static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries,
