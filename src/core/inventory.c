@@ -4,6 +4,7 @@
 #include "core/descriptor.h"
 #include "core/kernel.h"
 #include "core/status.h"
+#include "fa_commit.h" /* written by the build */
 
 #define STRING_OF(x) #x
 #define STRING(x) STRING_OF(x)
@@ -12,9 +13,6 @@ const char *fa_version(void) {
   return STRING(FA_VERSION_MAJOR) "." STRING(FA_VERSION_MINOR) "." STRING(FA_VERSION_PATCH);
 }
 
-#ifndef FA_COMMIT
-#define FA_COMMIT "unknown"
-#endif
 const char *fa_commit(void) { return FA_COMMIT; }
 
 static const struct {
