@@ -48,3 +48,8 @@ def test_a_missing_library_is_one_line(installed):
            "except ImportError as error: print(error)"
     output = in_it(installed, code)
     assert output.startswith("libfastattention.so is not at /nowhere/lib.so; build it") and "\n" not in output
+
+
+def test_readme_example_in_python(installed, root):
+    code = (root / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert in_it(installed, code + "print(o.shape, o.dtype, lse.shape)") == "(1, 1000, 8, 64) float16 (1, 8, 1000)"
