@@ -51,6 +51,14 @@ int64_t fa_ref_packed_rows(const fa_attention_problem *problem);
 int fa_ref_keeps(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b, int64_t head,
                  int64_t i, int64_t j);
 
+/* Element index of (b, kv_head, token j) of the cache tensor t, or of its scales. */
+int64_t fa_ref_token_index(const fa_attention_problem *problem, const fa_attention_args *args, const fa_tensor *t,
+                           int64_t b, int64_t kv_head, int64_t j);
+
+/* Token n of k_new (rotated) or v_new as fa_ref_append puts it into the cache, before rounding: x [head_dim]. */
+void fa_ref_new_token(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b,
+                      int64_t kv_head, int64_t n, int is_key, double *x);
+
 /* Element `index` of an array of any type, as the real number it stands for (int8, fp8: before the scale). */
 double fa_ref_load(const void *data, int64_t index, fa_dtype dtype);
 /* Rounds to nearest even; fp32, fp16 and bf16 overflow to infinity, int8 and fp8 saturate. */

@@ -6,26 +6,23 @@
 
 #include "ref/ref_problem.h"
 
-static const double *new_token(const ref_head *h, const fa_tensor *t, int64_t dim, int is_key, int64_t n,
-                               double *x) {
-  const int64_t index = h->b * t->stride_batch + n * t->stride_seq + h->kv_head * t->stride_head;
-  for (int64_t d = 0; d < dim; d++) x[d] = fa_ref_load(t->data, index + d, h->problem->dtype);
-  if (is_key && h->problem->rotary_dim > 0) ref_rotate(h->problem, h->args, h->args->seqlens_kv[h->b] + n, x);
-  return x;
-}
-
-static ref_head kv_head_of(const fa_attention_problem *p, const fa_attention_args *args, int64_t b, int64_t kv_head) {
-  return ref_head_of(p, args, b, kv_head * (p->heads_q / p->heads_kv));
+void fa_ref_new_token(const fa_attention_problem *p, const fa_attention_args *args, int64_t b, int64_t kv_head,
+                      int64_t n, int is_key, double *x) {
+  const fa_tensor *t = is_key ? &args->k_new : &args->v_new;
+  const int64_t dim = is_key ? p->head_dim_qk : p->head_dim_v;
+  const int64_t index = b * t->stride_batch + n * t->stride_seq + kv_head * t->stride_head;
+  for (int64_t d = 0; d < dim; d++) x[d] = fa_ref_load(t->data, index + d, p->dtype);
+  if (is_key && p->rotary_dim > 0) ref_rotate(p, args, args->seqlens_kv[b] + n, x);
 }
 
 /* Largest magnitude of token n, over one KV head or (kv_head < 0) all of them. */
 static double largest_of_token(const fa_attention_problem *p, const fa_attention_args *args, int64_t b,
-                               int64_t kv_head, const fa_tensor *t, int64_t dim, int is_key, int64_t n, double *x) {
+                               int64_t kv_head, int64_t n, int is_key, double *x) {
+  const int64_t dim = is_key ? p->head_dim_qk : p->head_dim_v;
   double largest = 0.0;
   for (int64_t g = 0; g < p->heads_kv; g++) {
     if (kv_head >= 0 && g != kv_head) continue;
-    const ref_head h = kv_head_of(p, args, b, g);
-    new_token(&h, t, dim, is_key, n, x);
+    fa_ref_new_token(p, args, b, g, n, is_key, x);
     for (int64_t d = 0; d < dim; d++) largest = fmax(largest, fabs(x[d]));
   }
   return largest;
@@ -34,22 +31,20 @@ static double largest_of_token(const fa_attention_problem *p, const fa_attention
 static void append_one(const fa_attention_problem *p, const fa_attention_args *args, int64_t b, int64_t kv_head,
                        int64_t n, int is_key, double *x) {
   const fa_tensor *cache = is_key ? &args->k : &args->v, *scales = is_key ? &args->k_scale : &args->v_scale;
-  const fa_tensor *source = is_key ? &args->k_new : &args->v_new;
   const int64_t dim = is_key ? p->head_dim_qk : p->head_dim_v;
   const int64_t position = args->seqlens_kv[b] + n;
-  const ref_head h = kv_head_of(p, args, b, kv_head);
   double scale = 1.0;
   if (p->kv_dtype != p->dtype) {
-    float *cell = (float *)scales->data + ref_token_index(p, args, scales, b, kv_head, position);
+    float *cell = (float *)scales->data + fa_ref_token_index(p, args, scales, b, kv_head, position);
     if (scales->stride_seq != 0) {
       const int64_t heads = scales->stride_head != 0 ? kv_head : -1;
       const double top = p->kv_dtype == FA_INT8 ? 127.0 : 448.0;
-      *cell = (float)(largest_of_token(p, args, b, heads, source, dim, is_key, n, x) / top);
+      *cell = (float)(largest_of_token(p, args, b, heads, n, is_key, x) / top);
     }
     scale = (double)*cell;
   }
-  new_token(&h, source, dim, is_key, n, x);
-  const int64_t index = ref_token_index(p, args, cache, b, kv_head, position);
+  fa_ref_new_token(p, args, b, kv_head, n, is_key, x);
+  const int64_t index = fa_ref_token_index(p, args, cache, b, kv_head, position);
   for (int64_t d = 0; d < dim; d++) {
     fa_ref_store(cache->data, index + d, scale != 0.0 ? x[d] / scale : 0.0, p->kv_dtype);
   }

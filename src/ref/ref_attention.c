@@ -76,7 +76,12 @@ fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_ar
       const double row_lse = ref_same_precision_row(&h, rows[n].query, scratch, o_same ? o_same + n * dim_v : out);
       if (lse_same) lse_same[n] = row_lse;
     }
-    if (max_abs_v) largest = fmax(largest, largest_value(&h, scratch));
+    int seen = !max_abs_v;
+    for (int64_t e = 0; e < n && !seen; e++) {
+      const ref_head earlier = ref_head_of(problem, args, rows[e].batch, rows[e].head);
+      seen = earlier.b == h.b && earlier.kv_head == h.kv_head;
+    }
+    if (!seen) largest = fmax(largest, largest_value(&h, scratch));
   }
   if (max_abs_v) *max_abs_v = largest;
   free(scratch);

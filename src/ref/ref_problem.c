@@ -30,8 +30,8 @@ int fa_ref_keeps(const fa_attention_problem *problem, const fa_attention_args *a
   const int64_t diagonal = i + seqlen_kv - seqlen_q; /* the key below which query i stands */
   if (j < 0 || j >= seqlen_kv) return 0;
   if (problem->causal && j > diagonal) return 0;
-  if (problem->window_left >= 0 && j < diagonal - problem->window_left) return 0;
-  if (problem->window_right >= 0 && j > diagonal + problem->window_right) return 0;
+  if (problem->window_left >= 0 && diagonal - j > problem->window_left) return 0;
+  if (problem->window_right >= 0 && j - diagonal > problem->window_right) return 0;
   if (problem->has_mask) {
     const uint8_t *mask = (const uint8_t *)args->mask.data;
     const int64_t row = b * args->mask.stride_batch + head * args->mask.stride_head + i * args->mask.stride_seq;
@@ -55,7 +55,7 @@ ref_head ref_head_of(const fa_attention_problem *problem, const fa_attention_arg
   return h;
 }
 
-int64_t ref_token_index(const fa_attention_problem *problem, const fa_attention_args *args, const fa_tensor *t,
+int64_t fa_ref_token_index(const fa_attention_problem *problem, const fa_attention_args *args, const fa_tensor *t,
                         int64_t b, int64_t kv_head, int64_t j) {
   int64_t index = kv_head * t->stride_head;
   if (problem->page_size > 0) {
@@ -72,10 +72,10 @@ int64_t ref_token_index(const fa_attention_problem *problem, const fa_attention_
 static void token(const ref_head *h, const fa_tensor *t, const fa_tensor *scale, int64_t dim, int64_t j,
                   double *out) {
   const fa_dtype dtype = h->problem->kv_dtype;
-  const int64_t index = ref_token_index(h->problem, h->args, t, h->b, h->kv_head, j);
+  const int64_t index = fa_ref_token_index(h->problem, h->args, t, h->b, h->kv_head, j);
   double factor = 1.0;
   if (dtype == FA_INT8 || dtype == FA_FP8_E4M3) {
-    factor = (double)((const float *)scale->data)[ref_token_index(h->problem, h->args, scale, h->b, h->kv_head, j)];
+    factor = (double)((const float *)scale->data)[fa_ref_token_index(h->problem, h->args, scale, h->b, h->kv_head, j)];
   }
   for (int64_t d = 0; d < dim; d++) out[d] = factor * fa_ref_load(t->data, index + d, dtype);
 }

@@ -29,10 +29,6 @@ const double *ref_value(const ref_head *head, int64_t j, double *scratch);
 /* q of query i, rotated if the problem says so (in double; not rounded). */
 void ref_query(const ref_head *head, int64_t i, double *q);
 
-/* Element index of token j of tensor k or v (or of a scale, whose dim is 1) of an entry. */
-int64_t ref_token_index(const fa_attention_problem *problem, const fa_attention_args *args, const fa_tensor *t,
-                        int64_t b, int64_t kv_head, int64_t j);
-
 /* Rotates the first rotary_dim elements of x by the angles of `position`. */
 void ref_rotate(const fa_attention_problem *problem, const fa_attention_args *args, int64_t position, double *x);
 

@@ -1,0 +1,194 @@
+/* One kernel, one case: on one thread and on several, twice each, everything around the result looked at. */
+#define _GNU_SOURCE
+#include <fenv.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check/check_crash.h"
+#include "check/check_session.h"
+
+enum { HANGING_SECONDS = 120 };
+
+/* Where the line is kept that a crash on another thread prints as its last. */
+static char last_words[2600];
+
+typedef struct attempt {
+  const fa_kernel *kernel;
+  fa_plan *plan;
+  int threads;
+  int poisoned;
+  void *workspace;
+} attempt;
+
+static void hash_inputs(const fa_case *c, uint64_t hashes[FA_ARRAYS]) {
+  for (int n = 0; n < FA_ARRAYS; n++) {
+    const int cache = n == FA_ARRAY_K || n == FA_ARRAY_V || n == FA_ARRAY_K_SCALE || n == FA_ARRAY_V_SCALE;
+    const int written = n == FA_ARRAY_O || n == FA_ARRAY_LSE || n == FA_ARRAY_WORKSPACE || (cache && c->problem.seqlen_new);
+    hashes[n] = written ? 0 : fa_slot_hash(&c->slots[n]);
+  }
+}
+
+/* Flushing of subnormals or another rounding mode must not leak out of a run. */
+static int float_environment_intact(void) {
+  volatile float tiny = 1e-40f, one = 1.0f;
+  return fegetround() == FE_TONEAREST && tiny * one != 0.0f;
+}
+
+/* 1 if the run came back with FA_OK. */
+static int run_once(fa_case *c, const attempt *a, int workspace_fill, fa_verdict *verdict) {
+  const size_t workspace_bytes = fa_plan_workspace_bytes(a->plan);
+  if (c->problem.seqlen_new || c->poison_masked) fa_case_restore_cache(c, a->poisoned);
+  if (a->workspace) memset(a->workspace, workspace_fill, workspace_bytes);
+  const int signal_number = sigsetjmp(fa_crash_return, 1);
+  if (signal_number) {
+    fa_verdict_fail(verdict, "    %s\n", fa_crash_name(signal_number));
+    return 0;
+  }
+  fa_crash_arm(last_words, HANGING_SECONDS);
+  const fa_status status = fa_attention_run(a->plan, &c->args, a->workspace, workspace_bytes, NULL);
+  fa_crash_disarm();
+  if (status != FA_OK) {
+    fa_verdict_fail(verdict, "    status %s: %s\n", fa_status_name(status), fa_last_error());
+    return 0;
+  }
+  if (!float_environment_intact()) {
+    fa_verdict_fail(verdict, "    the run changed the floating-point environment (rounding, subnormals)\n");
+  }
+  return 1;
+}
+
+static void run_twice(fa_case *c, const attempt *a, fa_verdict *verdict) {
+  const fa_array outputs[2] = {FA_ARRAY_O, FA_ARRAY_LSE};
+  unsigned char *first[2] = {NULL, NULL};
+  uint64_t hashes[FA_ARRAYS];
+
+  if (c->problem.seqlen_new || c->poison_masked) fa_case_restore_cache(c, a->poisoned);
+  hash_inputs(c, hashes);
+  if (!run_once(c, a, FA_POISON, verdict)) return;
+  for (int n = 0; n < 2; n++) {
+    const fa_slot *slot = &c->slots[outputs[n]];
+    first[n] = slot->data ? malloc(slot->bytes + 1) : NULL;
+    if (first[n]) memcpy(first[n], slot->data, slot->bytes);
+  }
+  if (c->problem.seqlen_new && fa_case_verify_cache(c, a->poisoned, verdict) != FA_OK)
+    fa_verdict_fail(verdict, "    the checker is out of memory\n");
+  fa_case_verify(c, hashes, verdict);
+
+  /* The same bits again, whatever the workspace held. */
+  if (verdict->passed && run_once(c, a, 0x7f, verdict)) {
+    for (int n = 0; n < 2; n++) {
+      const fa_slot *slot = &c->slots[outputs[n]];
+      if (!first[n] || memcmp(first[n], slot->data, slot->bytes) == 0) continue;
+      fa_verdict_fail(verdict, "    %s: a second run of the same plan gave other bits\n", fa_array_names[outputs[n]]);
+    }
+    fa_case_verify(c, hashes, verdict);
+  }
+  free(first[0]);
+  free(first[1]);
+}
+
+static void count(fa_session *s, int32_t k, int which) {
+  const fa_attention_problem *p = &s->current.problem;
+  const uint32_t features = fa_problem_features(p);
+  fa_tally *tallies[FA_FEATURE_COUNT + 4];
+  int n = 0;
+  tallies[n++] = &s->kernels[k];
+  tallies[n++] = &s->types[p->dtype];
+  if (p->kv_dtype != p->dtype) tallies[n++] = &s->types[p->kv_dtype];
+  for (int bit = 0; bit < FA_FEATURE_COUNT; bit++) {
+    if (features >> bit & 1u) tallies[n++] = &s->features[bit];
+  }
+  if (features == 0) tallies[n++] = &s->dense;
+  while (n-- > 0) {
+    if (which == 0) tallies[n]->run++;
+    if (which == 1) tallies[n]->unsupported++;
+    if (which == 2) tallies[n]->failed++;
+  }
+}
+
+static void report(fa_session *s, int32_t k, const char *problem, int threads, int64_t number, const fa_verdict *verdict) {
+  s->failed++;
+  count(s, k, 2);
+  if (s->reports[k]++ >= FA_CHECK_REPORTS) return;
+  fprintf(s->out, "FAILED %s, seed %llu (case %lld), %d thread%s\n    %s\n%s", fa_kernels[k].name,
+          (unsigned long long)(s->seed + (uint64_t)number), (long long)number, threads, threads == 1 ? "" : "s", problem,
+          verdict->text);
+  fprintf(s->out, "    again: fastattn check %s%s%s--seed %llu --cases 1\n", s->options.pattern ? "-k '" : "",
+          s->options.pattern ? s->options.pattern : "", s->options.pattern ? "' " : "",
+          (unsigned long long)(s->seed + (uint64_t)number));
+  fflush(s->out);
+}
+
+/* Plan and run on one context. Returns FA_OK also for what failed and was reported. */
+static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64_t number, const char *problem) {
+  static fa_verdict verdict;
+  fa_case *c = &s->current;
+  attempt a = {&fa_kernels[k], NULL, fa_context_threads(context), 0, NULL};
+  c->problem.kernel = a.kernel->name;
+  const fa_status status = fa_plan_create(context, &c->problem, &a.plan);
+  c->problem.kernel = NULL;
+  if (status == FA_ERROR_UNSUPPORTED) return status;
+
+  verdict.passed = 1;
+  verdict.max_error = 0.0;
+  verdict.text[0] = '\0';
+  if (status != FA_OK) {
+    fa_verdict_fail(&verdict, "    plan: status %s: %s\n", fa_status_name(status), fa_last_error());
+  } else {
+    const size_t bytes = fa_plan_workspace_bytes(a.plan);
+    /* The baselines multiply what they masked, as unfused attention does: NaN times 0 is theirs to show. */
+    a.poisoned = c->poison_masked && !a.kernel->is_baseline;
+    c->slots[FA_ARRAY_WORKSPACE].data = NULL;
+    if (bytes) a.workspace = fa_slot_place(&c->slots[FA_ARRAY_WORKSPACE], bytes, 64, 1);
+    if (bytes && !a.workspace) fa_verdict_fail(&verdict, "    the checker is out of memory\n");
+    else {
+      snprintf(last_words, sizeof last_words, "  kernel %s, %d threads, seed %llu\n    %s\n%lld passed, %lld failed\n",
+               a.kernel->name, a.threads, (unsigned long long)(s->seed + (uint64_t)number), problem,
+               (long long)s->passed, (long long)s->failed + 1);
+      run_twice(c, &a, &verdict);
+    }
+  }
+  fa_plan_destroy(a.plan);
+  if (verdict.max_error > s->kernels[k].worst) s->kernels[k].worst = verdict.max_error;
+  if (verdict.passed) s->passed++;
+  else report(s, k, problem, a.threads, number, &verdict);
+  return FA_OK;
+}
+
+/* Whatever no fast kernel does, one kernel of the table must do. */
+static void run_chosen(fa_session *s, int64_t number, const char *problem, int somebody_can) {
+  fa_case *c = &s->current;
+  fa_plan *plan = NULL;
+  const fa_status status = fa_plan_create(s->contexts[0], &c->problem, &plan);
+  if (status == FA_OK && somebody_can && !plan->kernel->is_baseline) s->passed++;
+  else {
+    s->failed++;
+    fprintf(s->out, "FAILED choice of a kernel, seed %llu: %s%s\n    %s\n",
+            (unsigned long long)(s->seed + (uint64_t)number), fa_status_name(status),
+            status == FA_OK ? ", but no kernel does it by its name, or a baseline was chosen" : fa_last_error(), problem);
+  }
+  fa_plan_destroy(plan);
+}
+
+void fa_session_run_case(fa_session *s, int64_t number) {
+  static char problem[2000];
+  fa_case *c = &s->current;
+  fa_case_describe(c, problem, sizeof problem);
+  int somebody_can = 0;
+  for (int32_t k = 0; k < fa_kernels_count; k++) {
+    if (!fa_session_wants(s, fa_kernels[k].name)) continue;
+    fa_kernel_info info = FA_KERNEL_INFO_INIT;
+    if (fa_kernel_describe(k, &info) != FA_OK || !info.available) continue;
+    const int64_t failed = s->failed;
+    if (run_kernel(s, k, s->contexts[0], number, problem) == FA_ERROR_UNSUPPORTED) {
+      count(s, k, 1);
+      continue;
+    }
+    count(s, k, 0);
+    somebody_can |= !fa_kernels[k].is_baseline;
+    /* Several threads in every second case, and never where one thread went wrong already. */
+    if (failed == s->failed && (c->seed + (uint64_t)k) % 2 == 0) run_kernel(s, k, s->contexts[1], number, problem);
+  }
+  if (!s->options.pattern) run_chosen(s, number, problem, somebody_can);
+}
