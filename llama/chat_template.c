@@ -1,5 +1,5 @@
-/* A conversation in the model's own format. The template in the file is a program (Jinja), which is not interpreted:
- * its text tells the family, and the family's format is written here. */
+/* A conversation in the model's own format. The template in the file is a program (Jinja), which is not
+ * interpreted: its text tells the family, and the family's format is written here. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,22 +17,23 @@ static const char *find(fa_gguf_string text, size_t from, const char *wanted) {
 static fa_status append_special(const fa_tokenizer *tokenizer, const char *name, fa_token_list *list) {
   const int32_t id = fa_vocabulary_id(&tokenizer->vocabulary, name, strlen(name));
   if (id < 0) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "the chat template uses '%s', which the vocabulary lacks; use --raw",
-                         name);
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                         "the chat template uses '%s', which the vocabulary lacks; use --raw", name);
   }
   return fa_token_list_append(list, id);
 }
 
 /* before + text + after as one piece of text, in which nothing stands for a control token. */
-static fa_status append_text(const fa_tokenizer *tokenizer, const char *before, fa_gguf_string text, const char *after,
-                             fa_token_list *list) {
+static fa_status append_text(const fa_tokenizer *tokenizer, const char *before, fa_gguf_string text,
+                             const char *after, fa_token_list *list) {
   const size_t head = strlen(before), tail = strlen(after);
   char *joined = malloc(head + text.length + tail + 1);
   if (!joined) return fa_llama_out_of_memory("the prompt");
   memcpy(joined, before, head);
   if (text.length) memcpy(joined + head, text.bytes, text.length);
   memcpy(joined + head + text.length, after, tail);
-  const fa_status status = fa_tokenizer_encode(tokenizer, joined, head + text.length + tail, FA_ENCODE_PLAIN, list);
+  const fa_status status =
+      fa_tokenizer_encode(tokenizer, joined, head + text.length + tail, FA_ENCODE_PLAIN, list);
   free(joined);
   return status;
 }
@@ -45,9 +46,12 @@ static fa_gguf_string default_system(fa_gguf_string chat_template) {
   const char *at = find(chat_template, 0, begin);
   if (!at) return none;
   size_t from = (size_t)(at - chat_template.bytes) + sizeof begin - 1;
-  if (from < chat_template.length && chat_template.bytes[from] == '\n') from++;
-  else if (from + 1 < chat_template.length && memcmp(chat_template.bytes + from, "\\n", 2) == 0) from += 2;
-  else return none;
+  if (from < chat_template.length && chat_template.bytes[from] == '\n')
+    from++;
+  else if (from + 1 < chat_template.length && memcmp(chat_template.bytes + from, "\\n", 2) == 0)
+    from += 2;
+  else
+    return none;
   const char *end = find(chat_template, from, "<|im_end|>");
   if (!end) return none;
   const fa_gguf_string text = {chat_template.bytes + from, (size_t)(end - chat_template.bytes) - from};
@@ -68,11 +72,12 @@ static fa_status chatml_message(const fa_tokenizer *tokenizer, const char *role,
 
 static fa_status encode_chatml(const fa_tokenizer *tokenizer, const char *system, const char *user,
                                fa_token_list *list) {
-  const fa_gguf_string said = system ? (fa_gguf_string){system, strlen(system)}
-                                     : default_system(tokenizer->chat_template);
+  const fa_gguf_string said =
+      system ? (fa_gguf_string){system, strlen(system)} : default_system(tokenizer->chat_template);
   fa_status status = FA_OK;
   if (system || said.length) status = chatml_message(tokenizer, "system\n", said, list);
-  if (status == FA_OK) status = chatml_message(tokenizer, "user\n", (fa_gguf_string){user, strlen(user)}, list);
+  if (status == FA_OK)
+    status = chatml_message(tokenizer, "user\n", (fa_gguf_string){user, strlen(user)}, list);
   if (status == FA_OK) status = append_special(tokenizer, "<|im_start|>", list);
   return status == FA_OK ? append_text(tokenizer, "assistant\n", (fa_gguf_string){"", 0}, "", list) : status;
 }
@@ -111,7 +116,8 @@ fa_status fa_tokenizer_encode_chat(const fa_tokenizer *tokenizer, const char *sy
                                    fa_token_list *list) {
   const fa_gguf_string chat_template = tokenizer->chat_template;
   if (chat_template.length == 0) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "the model has no chat template; use --raw to continue plain text");
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                         "the model has no chat template; use --raw to continue plain text");
   }
   if (find(chat_template, 0, "<|im_start|>")) return encode_chatml(tokenizer, system, user, list);
   if (find(chat_template, 0, "<|start_header_id|>") && find(chat_template, 0, "<|eot_id|>")) {

@@ -26,8 +26,8 @@ static fa_status step(run *r, const int32_t *tokens, int64_t count) {
   return status == FA_OK ? fa_llama_logits(r->session, count - 1, 1, r->logits) : status;
 }
 
-static fa_status compare(run *a, run *b, int64_t vocabulary, const int32_t *prompt, int64_t count, int64_t steps,
-                         fa_agreement *result) {
+static fa_status compare(run *a, run *b, int64_t vocabulary, const int32_t *prompt, int64_t count,
+                         int64_t steps, fa_agreement *result) {
   fa_status status = step(a, prompt, count);
   if (status == FA_OK) status = step(b, prompt, count);
   for (int64_t i = 0; i < steps && status == FA_OK; i++) {

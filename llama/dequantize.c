@@ -1,10 +1,11 @@
-/* Blocks, all little-endian, f16 scales d and m (layouts of the GGUF format):
- *   Q8_0  d, 32 x int8                          w = d q
- *   Q4_0  d, 16 bytes                           w = d (q - 8);  byte j holds elements j (low nibble) and j + 16
- *   Q4_1  d, m, 16 bytes                        w = d q + m;    the same order
- *   Q6_K  128 low nibbles, 64 bytes of high bit pairs, 16 x int8 scales, d; 256 elements, w = d s (q - 32)
- * A product of a scale and an integer is exact in fp32 for all but Q6_K's three factors, so floats here equal the
- * reference implementation's bit for bit. */
+/* Blocks, all little-endian, with f16 scales d and m (layouts of the GGUF format):
+ *   Q8_0  d, 32 x int8                  w = d q
+ *   Q4_0  d, 16 bytes                   w = d (q - 8); byte j holds elements j (low nibble) and j + 16
+ *   Q4_1  d, m, 16 bytes                w = d q + m; the same order
+ *   Q6_K  128 bytes of low nibbles, 64 of pairs of high bits, 16 x int8 scales s, d: 256 elements,
+ *         w = d s (q - 32)
+ *
+ * The order of operations is the reference's, so floats equal it bit for bit. */
 #include "dequantize.h"
 
 #include <string.h>
@@ -68,13 +69,14 @@ static void q4_1_to_float(const uint8_t *source, float *floats, int64_t elements
   }
 }
 
-/* Half a block (128 elements) at a time: element 32 k + l has its low nibble in low[l + 32 (k & 1)], nibble k / 2,
- * and its two high bits in high[l] at bit 2 k. */
+/* Half a block (128 elements) at a time: element 32 k + l has its low nibble in byte low[l + 32 (k & 1)], the
+ * upper one from k = 2 on, and its two high bits in high[l] at bit 2 k. */
 static void q6_k_to_float(const uint8_t *source, float *floats, int64_t elements) {
   for (int64_t block = 0; block < elements / 256; block++, source += 210) {
     const float d = half_at(source + 208);
     for (int half = 0; half < 2; half++, floats += 128) {
-      const uint8_t *low = source + 64 * half, *high = source + 128 + 32 * half, *scales = source + 192 + 8 * half;
+      const uint8_t *low = source + 64 * half, *high = source + 128 + 32 * half,
+                    *scales = source + 192 + 8 * half;
       for (int e = 0; e < 128; e++) {
         const int k = e / 32, l = e % 32;
         const int q = ((low[l + 32 * (k & 1)] >> (k / 2 * 4)) & 15) | ((high[l] >> (2 * k)) & 3) << 4;

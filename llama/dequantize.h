@@ -20,8 +20,8 @@ typedef struct fa_ggml_type {
   const char *name;
   int32_t block_elements;
   int32_t block_bytes;
-  /* Turns blocks [0, elements / block_elements) into floats; elements is a multiple of block_elements. NULL for
-   * types this runner only knows the size of. Source needs no alignment. */
+  /* Turns blocks [0, elements / block_elements) into floats; elements is a multiple of block_elements. NULL
+   * for types this runner only knows the size of. Source needs no alignment. */
   void (*to_float)(const uint8_t *source, float *floats, int64_t elements);
 } fa_ggml_type;
 

@@ -10,7 +10,8 @@
 #include "dequantize.h"
 #include "gguf_reader.h"
 
-/* Arrays of arrays are legal and unused; each level costs a stack frame, so a hostile file may not nest deeply. */
+/* Arrays of arrays are legal and unused; each level costs a stack frame, so a hostile file may not nest
+ * deeply. */
 enum { MAX_ARRAY_DEPTH = 4, MAX_ALIGNMENT = 1 << 16, MAX_NAME = 65535 };
 
 struct fa_gguf {
@@ -29,16 +30,21 @@ static size_t type_bytes(fa_gguf_type type) {
   switch (type) {
     case FA_GGUF_UINT8:
     case FA_GGUF_INT8:
-    case FA_GGUF_BOOL: return 1;
+    case FA_GGUF_BOOL:
+      return 1;
     case FA_GGUF_UINT16:
-    case FA_GGUF_INT16: return 2;
+    case FA_GGUF_INT16:
+      return 2;
     case FA_GGUF_UINT32:
     case FA_GGUF_INT32:
-    case FA_GGUF_FLOAT32: return 4;
+    case FA_GGUF_FLOAT32:
+      return 4;
     case FA_GGUF_UINT64:
     case FA_GGUF_INT64:
-    case FA_GGUF_FLOAT64: return 8;
-    default: return 0;
+    case FA_GGUF_FLOAT64:
+      return 8;
+    default:
+      return 0;
   }
 }
 
@@ -74,11 +80,21 @@ static fa_status read_scalar(fa_gguf_reader *reader, fa_gguf_pair *pair) {
   int32_t i32;
   float f32;
   switch (pair->type) {
-    case FA_GGUF_INT8: memcpy(&i8, raw, sizeof i8), pair->value.i = i8; break;
-    case FA_GGUF_INT16: memcpy(&i16, raw, sizeof i16), pair->value.i = i16; break;
-    case FA_GGUF_INT32: memcpy(&i32, raw, sizeof i32), pair->value.i = i32; break;
-    case FA_GGUF_FLOAT32: memcpy(&f32, raw, sizeof f32), pair->value.f = (double)f32; break;
-    default: memcpy(&pair->value, raw, sizeof raw); break; /* unsigned (zero-extended), INT64, FLOAT64 */
+    case FA_GGUF_INT8:
+      memcpy(&i8, raw, sizeof i8), pair->value.i = i8;
+      break;
+    case FA_GGUF_INT16:
+      memcpy(&i16, raw, sizeof i16), pair->value.i = i16;
+      break;
+    case FA_GGUF_INT32:
+      memcpy(&i32, raw, sizeof i32), pair->value.i = i32;
+      break;
+    case FA_GGUF_FLOAT32:
+      memcpy(&f32, raw, sizeof f32), pair->value.f = (double)f32;
+      break;
+    default:
+      memcpy(&pair->value, raw, sizeof raw);
+      break; /* unsigned (zero-extended), INT64, FLOAT64 */
   }
   return FA_OK;
 }
@@ -94,8 +110,8 @@ static fa_status read_array(fa_gguf_reader *reader, fa_gguf_array *array, int de
   if (status == FA_OK) status = fa_gguf_read(reader, &array->count, sizeof array->count, "an array");
   if (status != FA_OK) return status;
   if (type >= FA_GGUF_TYPE_COUNT) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: array of unknown type %u; known are 0 .. %d", reader->name, type,
-                         FA_GGUF_TYPE_COUNT - 1);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: array of unknown type %u; known are 0 .. %d", reader->name,
+                         type, FA_GGUF_TYPE_COUNT - 1);
   }
   array->type = (fa_gguf_type)type;
   array->values = reader->at;
@@ -120,15 +136,16 @@ static fa_status read_pair(fa_gguf_reader *reader, fa_gguf_pair *pair) {
   if (status == FA_OK) status = fa_gguf_read(reader, &type, sizeof type, "a metadata type");
   if (status != FA_OK) return status;
   if (pair->key.length == 0 || pair->key.length > MAX_NAME) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: a metadata key of %zu bytes; 1 .. %d are allowed", reader->name,
-                         pair->key.length, MAX_NAME);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: a metadata key of %zu bytes; 1 .. %d are allowed",
+                         reader->name, pair->key.length, MAX_NAME);
   }
   if (type >= FA_GGUF_TYPE_COUNT) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%.*s' has unknown type %u; known are 0 .. %d",
                          reader->name, shown(pair->key), pair->key.bytes, type, FA_GGUF_TYPE_COUNT - 1);
   }
   pair->type = (fa_gguf_type)type;
-  if (pair->type == FA_GGUF_STRING) return fa_gguf_read_string(reader, &pair->value.string, "a metadata string");
+  if (pair->type == FA_GGUF_STRING)
+    return fa_gguf_read_string(reader, &pair->value.string, "a metadata string");
   if (pair->type == FA_GGUF_ARRAY) return read_array(reader, &pair->value.array, 1);
   return read_scalar(reader, pair);
 }
@@ -142,8 +159,8 @@ static fa_status read_tensor(fa_gguf_reader *reader, fa_gguf_tensor *tensor, uin
   const int length = shown(tensor->name);
   const char *name = tensor->name.bytes;
   if (tensor->name.length == 0 || tensor->name.length > MAX_NAME) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: a tensor's name of %zu bytes; 1 .. %d are allowed", reader->name,
-                         tensor->name.length, MAX_NAME);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: a tensor's name of %zu bytes; 1 .. %d are allowed",
+                         reader->name, tensor->name.length, MAX_NAME);
   }
   if (dims < 1 || dims > FA_GGUF_MAX_DIMS) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.*s' has %u dimensions; 1 .. %d are allowed",
@@ -156,7 +173,8 @@ static fa_status read_tensor(fa_gguf_reader *reader, fa_gguf_tensor *tensor, uin
     if (d < dims) status = fa_gguf_read(reader, &size, sizeof size, "a tensor's record");
     if (status != FA_OK) return status;
     if (size < 1 || size > (uint64_t)(INT64_MAX / tensor->elements)) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.*s' has size %llu in dimension %u; the file is damaged",
+      return fa_llama_fail(FA_ERROR_ARGUMENT,
+                           "%s: tensor '%.*s' has size %llu in dimension %u; the file is damaged",
                            reader->name, length, name, (unsigned long long)size, d);
     }
     tensor->size[d] = (int64_t)size;
@@ -167,17 +185,19 @@ static fa_status read_tensor(fa_gguf_reader *reader, fa_gguf_tensor *tensor, uin
   if (status != FA_OK) return status;
   const fa_ggml_type *ggml = type <= INT32_MAX ? fa_ggml_type_of((int32_t)type) : NULL;
   if (!ggml) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.*s' has unknown type %u; read here: %s", reader->name,
-                         length, name, type, fa_ggml_types_read);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.*s' has unknown type %u; read here: %s",
+                         reader->name, length, name, type, fa_ggml_types_read);
   }
   if (tensor->size[0] % ggml->block_elements) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.*s' has rows of %lld; %s needs a multiple of %d",
-                         reader->name, length, name, (long long)tensor->size[0], ggml->name, ggml->block_elements);
+                         reader->name, length, name, (long long)tensor->size[0], ggml->name,
+                         ggml->block_elements);
   }
   const uint64_t blocks = (uint64_t)tensor->elements / (uint64_t)ggml->block_elements;
   if (blocks > (uint64_t)SIZE_MAX / (uint64_t)ggml->block_bytes) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.*s' is larger than memory can be; the file is damaged",
-                         reader->name, length, name);
+    return fa_llama_fail(FA_ERROR_ARGUMENT,
+                         "%s: tensor '%.*s' is larger than memory can be; the file is damaged", reader->name,
+                         length, name);
   }
   tensor->type = (int32_t)type;
   tensor->bytes = (size_t)blocks * (size_t)ggml->block_bytes;
@@ -233,8 +253,8 @@ static fa_status read_tensors(fa_gguf *gguf, fa_gguf_reader *reader) {
   fa_status status = fa_gguf_integer(gguf, "general.alignment", false, 1, MAX_ALIGNMENT, &alignment);
   if (status != FA_OK) return status;
   if (alignment & (alignment - 1)) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: general.alignment is %lld; it must be a power of two", gguf->name,
-                         (long long)alignment);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: general.alignment is %lld; it must be a power of two",
+                         gguf->name, (long long)alignment);
   }
   uint64_t *offsets = malloc((size_t)gguf->tensor_count * sizeof *offsets + 1);
   if (!offsets) return fa_llama_out_of_memory("the tensor list");
@@ -246,16 +266,18 @@ static fa_status read_tensors(fa_gguf *gguf, fa_gguf_reader *reader) {
   for (int64_t i = 0; i < gguf->tensor_count && status == FA_OK; i++) {
     fa_gguf_tensor *tensor = &gguf->tensors[i];
     if (offsets[i] & mask) {
-      status = fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.*s' starts at offset %llu; it must be a multiple of %lld",
-                             gguf->name, shown(tensor->name), tensor->name.bytes, (unsigned long long)offsets[i],
-                             (long long)alignment);
+      status = fa_llama_fail(FA_ERROR_ARGUMENT,
+                             "%s: tensor '%.*s' starts at offset %llu; it must be a multiple of %lld",
+                             gguf->name, shown(tensor->name), tensor->name.bytes,
+                             (unsigned long long)offsets[i], (long long)alignment);
     } else if (start > gguf->size || offsets[i] > gguf->size - start ||
                tensor->bytes > gguf->size - start - offsets[i]) {
-      status = fa_llama_fail(FA_ERROR_ARGUMENT,
-                             "%s: tensor '%.*s' of %zu bytes at offset %llu ends beyond the file (%zu bytes); it is "
-                             "truncated or damaged",
-                             gguf->name, shown(tensor->name), tensor->name.bytes, tensor->bytes,
-                             (unsigned long long)offsets[i], gguf->size);
+      status = fa_llama_fail(
+          FA_ERROR_ARGUMENT,
+          "%s: tensor '%.*s' of %zu bytes at offset %llu ends beyond the file (%zu bytes); it is "
+          "truncated or damaged",
+          gguf->name, shown(tensor->name), tensor->name.bytes, tensor->bytes, (unsigned long long)offsets[i],
+          gguf->size);
     } else {
       tensor->data = gguf->bytes + start + offsets[i];
     }
@@ -269,7 +291,8 @@ static fa_status parse(fa_gguf *gguf) {
   uint32_t version;
   uint64_t tensors, pairs;
   if (gguf->size < 4 || memcmp(gguf->bytes, "GGUF", 4) != 0) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s is not a GGUF file: it does not begin with \"GGUF\"", gguf->name);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s is not a GGUF file: it does not begin with \"GGUF\"",
+                         gguf->name);
   }
   reader.at += 4;
   fa_status status = fa_gguf_read(&reader, &version, sizeof version, "the header");
@@ -277,22 +300,24 @@ static fa_status parse(fa_gguf *gguf) {
   if (status == FA_OK) status = fa_gguf_read(&reader, &pairs, sizeof pairs, "the header");
   if (status != FA_OK) return status;
   if (version < 2 || version > 3) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: GGUF version %u; 2 and 3, little-endian, are read here", gguf->name,
-                         version);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: GGUF version %u; 2 and 3, little-endian, are read here",
+                         gguf->name, version);
   }
   /* The smallest pair (empty key, one byte) and tensor record bound what the counts may make us allocate. */
   if (pairs > fa_gguf_left(&reader) / 13 || tensors > fa_gguf_left(&reader) / 32) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: says it holds %llu metadata pairs and %llu tensors, more than fit in its %zu bytes; it "
-                         "is truncated or damaged",
-                         gguf->name, (unsigned long long)pairs, (unsigned long long)tensors, gguf->size);
+    return fa_llama_fail(
+        FA_ERROR_ARGUMENT,
+        "%s: says it holds %llu metadata pairs and %llu tensors, more than fit in its %zu bytes; it "
+        "is truncated or damaged",
+        gguf->name, (unsigned long long)pairs, (unsigned long long)tensors, gguf->size);
   }
   gguf->pairs = calloc((size_t)pairs + 1, sizeof *gguf->pairs);
   gguf->tensors = calloc((size_t)tensors + 1, sizeof *gguf->tensors);
   if (!gguf->pairs || !gguf->tensors) return fa_llama_out_of_memory("the lists of metadata and tensors");
   gguf->pair_count = (int64_t)pairs;
   gguf->tensor_count = (int64_t)tensors;
-  for (int64_t i = 0; i < gguf->pair_count && status == FA_OK; i++) status = read_pair(&reader, &gguf->pairs[i]);
+  for (int64_t i = 0; i < gguf->pair_count && status == FA_OK; i++)
+    status = read_pair(&reader, &gguf->pairs[i]);
   if (status == FA_OK) status = sort_pairs(gguf);
   return status == FA_OK ? read_tensors(gguf, &reader) : status;
 }

@@ -1,9 +1,10 @@
-/* GGUF files: a typed key-value store and a list of tensors, mapped into memory and checked once when opened, so
- * that whatever is reached through these functions lies inside the file.
+/* GGUF files: a typed key-value store and a list of tensors, mapped into memory and checked once when opened,
+ * so that whatever is reached through these functions lies inside the file.
  *
  *   magic "GGUF", u32 version, u64 tensors, u64 pairs, pairs..., tensor records..., padding, tensor data
  *   string: u64 length, bytes          pair: string key, u32 type, value
- *   array:  u32 type, u64 count, values     tensor: string name, u32 dims, u64 size[dims], u32 type, u64 offset */
+ *   array:  u32 type, u64 count, values
+ *   tensor: string name, u32 dims, u64 size[dims], u32 type, u64 offset */
 #ifndef FA_LLAMA_GGUF_H
 #define FA_LLAMA_GGUF_H
 
@@ -39,7 +40,8 @@ typedef struct fa_gguf_string {
 typedef struct fa_gguf_array {
   fa_gguf_type type;
   uint64_t count;
-  const uint8_t *values; /* of scalars: packed, little-endian, any alignment; of strings: see the cursor below */
+  const uint8_t
+      *values; /* of scalars: packed, little-endian, any alignment; of strings: see the cursor below */
 } fa_gguf_array;
 
 typedef struct fa_gguf_pair {
@@ -68,8 +70,8 @@ typedef struct fa_gguf_tensor {
 
 typedef struct fa_gguf fa_gguf;
 
-/* Errors: ARGUMENT (not there, not GGUF, damaged), MEMORY. A file that shrinks while it is open is fatal, as with
- * every mapped file. */
+/* Errors: ARGUMENT (not there, not GGUF, damaged), MEMORY. A file that shrinks while it is open is fatal, as
+ * with every mapped file. */
 fa_status fa_gguf_open(const char *path, fa_gguf **gguf);
 /* The same for bytes that outlive the result; `name` is what error lines call them. */
 fa_status fa_gguf_open_memory(const void *bytes, size_t size, const char *name, fa_gguf **gguf);
@@ -81,8 +83,8 @@ const fa_gguf_tensor *fa_gguf_tensor_at(const fa_gguf *gguf, int64_t index);
 const fa_gguf_tensor *fa_gguf_find_tensor(const fa_gguf *gguf, const char *name); /* NULL when absent */
 const fa_gguf_pair *fa_gguf_find(const fa_gguf *gguf, const char *key);           /* NULL when absent */
 
-/* Values by key. Absent: *value is left as it is and OK returned unless `required`. Of the wrong type or out of
- * [least, most]: ARGUMENT with a line. Any integer type serves an integer. */
+/* Values by key. Absent: *value is left as it is and OK returned unless `required`. Of the wrong type or out
+ * of [least, most]: ARGUMENT with a line. Any integer type serves an integer. */
 fa_status fa_gguf_integer(const fa_gguf *gguf, const char *key, bool required, int64_t least, int64_t most,
                           int64_t *value);
 fa_status fa_gguf_real(const fa_gguf *gguf, const char *key, bool required, double *value);

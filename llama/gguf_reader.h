@@ -14,11 +14,14 @@ typedef struct fa_gguf_reader {
   const char *name; /* of the file */
 } fa_gguf_reader;
 
-static inline uint64_t fa_gguf_left(const fa_gguf_reader *reader) { return (uint64_t)(reader->end - reader->at); }
+static inline uint64_t fa_gguf_left(const fa_gguf_reader *reader) {
+  return (uint64_t)(reader->end - reader->at);
+}
 
 static inline fa_status fa_gguf_truncated(const fa_gguf_reader *reader, const char *what) {
-  return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the file ends inside %s (at byte %llu); it is truncated or damaged",
-                       reader->name, what, (unsigned long long)(reader->end - reader->begin));
+  return fa_llama_fail(FA_ERROR_ARGUMENT,
+                       "%s: the file ends inside %s (at byte %llu); it is truncated or damaged", reader->name,
+                       what, (unsigned long long)(reader->end - reader->begin));
 }
 
 static inline fa_status fa_gguf_read(fa_gguf_reader *reader, void *value, size_t bytes, const char *what) {
@@ -31,7 +34,8 @@ static inline fa_status fa_gguf_read(fa_gguf_reader *reader, void *value, size_t
   return FA_OK;
 }
 
-static inline fa_status fa_gguf_read_string(fa_gguf_reader *reader, fa_gguf_string *string, const char *what) {
+static inline fa_status fa_gguf_read_string(fa_gguf_reader *reader, fa_gguf_string *string,
+                                            const char *what) {
   uint64_t length;
   const fa_status status = fa_gguf_read(reader, &length, sizeof length, what);
   if (status != FA_OK) return status;

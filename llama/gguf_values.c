@@ -5,21 +5,22 @@
 #include "gguf.h"
 #include "llama_error.h"
 
-static const char *const type_names[FA_GGUF_TYPE_COUNT] = {"UINT8",   "INT8", "UINT16", "INT16", "UINT32",
-                                                           "INT32",   "FLOAT32", "BOOL", "STRING", "ARRAY",
-                                                           "UINT64", "INT64", "FLOAT64"};
+static const char *const type_names[FA_GGUF_TYPE_COUNT] = {"UINT8",  "INT8",    "UINT16", "INT16",  "UINT32",
+                                                           "INT32",  "FLOAT32", "BOOL",   "STRING", "ARRAY",
+                                                           "UINT64", "INT64",   "FLOAT64"};
 
 /* *pair is NULL for OK when the key may be absent and is. */
 static fa_status find(const fa_gguf *gguf, const char *key, bool required, const fa_gguf_pair **pair) {
   *pair = fa_gguf_find(gguf, key);
   if (*pair || !required) return FA_OK;
-  return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%s' is missing; the file does not hold a whole model",
+  return fa_llama_fail(FA_ERROR_ARGUMENT,
+                       "%s: metadata '%s' is missing; the file does not hold a whole model",
                        fa_gguf_name(gguf), key);
 }
 
 static fa_status wrong_type(const fa_gguf *gguf, const char *key, fa_gguf_type type, const char *wanted) {
-  return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%s' is of type %s; it must be %s", fa_gguf_name(gguf), key,
-                       type_names[type], wanted);
+  return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%s' is of type %s; it must be %s",
+                       fa_gguf_name(gguf), key, type_names[type], wanted);
 }
 
 fa_status fa_gguf_integer(const fa_gguf *gguf, const char *key, bool required, int64_t least, int64_t most,
@@ -32,16 +33,21 @@ fa_status fa_gguf_integer(const fa_gguf *gguf, const char *key, bool required, i
     case FA_GGUF_UINT8:
     case FA_GGUF_UINT16:
     case FA_GGUF_UINT32:
-    case FA_GGUF_UINT64: given = pair->value.u > INT64_MAX ? INT64_MAX : (int64_t)pair->value.u; break;
+    case FA_GGUF_UINT64:
+      given = pair->value.u > INT64_MAX ? INT64_MAX : (int64_t)pair->value.u;
+      break;
     case FA_GGUF_INT8:
     case FA_GGUF_INT16:
     case FA_GGUF_INT32:
-    case FA_GGUF_INT64: given = pair->value.i; break;
-    default: return wrong_type(gguf, key, pair->type, "an integer");
+    case FA_GGUF_INT64:
+      given = pair->value.i;
+      break;
+    default:
+      return wrong_type(gguf, key, pair->type, "an integer");
   }
   if (given < least || given > most) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%s' is %lld; %lld .. %lld are allowed", fa_gguf_name(gguf),
-                         key, (long long)given, (long long)least, (long long)most);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%s' is %lld; %lld .. %lld are allowed",
+                         fa_gguf_name(gguf), key, (long long)given, (long long)least, (long long)most);
   }
   *value = given;
   return FA_OK;
@@ -55,7 +61,8 @@ fa_status fa_gguf_real(const fa_gguf *gguf, const char *key, bool required, doub
     return wrong_type(gguf, key, pair->type, "FLOAT32 or FLOAT64");
   }
   if (!isfinite(pair->value.f)) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%s' is not a finite number", fa_gguf_name(gguf), key);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: metadata '%s' is not a finite number", fa_gguf_name(gguf),
+                         key);
   }
   *value = pair->value.f;
   return FA_OK;

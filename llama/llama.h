@@ -1,5 +1,5 @@
-/* The model runner: a GGUF file in, token probabilities out. Attention goes through fastattention.h only, matrix
- * products through oneDNN.
+/* The model runner: a GGUF file in, token probabilities out. Attention goes through fastattention.h only,
+ * matrix products through oneDNN.
  *
  *   model (weights, vocabulary; immutable) -> session (KV cache, position) -> eval -> logits -> sampler
  *
@@ -43,24 +43,24 @@ typedef struct fa_llama_shape {
 
 /* Reads the weights and packs them as oneDNN multiplies them best. The context gives the
  * thread count and must outlive the model.
- * Errors: ARGUMENT (no such file, damaged, shapes that do not fit), UNSUPPORTED (another architecture, a tensor type
- * not read here), MEMORY, DEVICE (oneDNN). */
+ * Errors: ARGUMENT (no such file, damaged, shapes that do not fit), UNSUPPORTED (another architecture, a
+ * tensor type not read here), MEMORY, DEVICE (oneDNN). */
 fa_status fa_llama_model_load(fa_context *context, const char *path, fa_llama_precision precision,
                               fa_llama_model **model);
 void fa_llama_model_free(fa_llama_model *model); /* NULL is fine; after its sessions */
 
 const fa_llama_shape *fa_llama_model_shape(const fa_llama_model *model);
 const fa_tokenizer *fa_llama_model_tokenizer(const fa_llama_model *model);
-fa_dtype fa_llama_model_dtype(const fa_llama_model *model);        /* of weights and KV cache */
-size_t fa_llama_model_weight_bytes(const fa_llama_model *model);   /* read for one decoded token */
+fa_dtype fa_llama_model_dtype(const fa_llama_model *model);      /* of weights and KV cache */
+size_t fa_llama_model_weight_bytes(const fa_llama_model *model); /* read for one decoded token */
 int64_t fa_llama_model_parameters(const fa_llama_model *model);
 
 /* -------------------------------------------------------------------------- session */
 
 typedef struct fa_llama_session fa_llama_session;
 
-/* max_tokens: 1 .. shape.context, what the KV cache holds. kernel: fa_attention_problem.kernel, NULL for the fastest.
- * Errors: ARGUMENT, UNSUPPORTED (unknown kernel), MEMORY. */
+/* max_tokens: 1 .. shape.context, what the KV cache holds. kernel: fa_attention_problem.kernel, NULL for the
+ * fastest. Errors: ARGUMENT, UNSUPPORTED (unknown kernel), MEMORY. */
 fa_status fa_llama_session_create(const fa_llama_model *model, int64_t max_tokens, const char *kernel,
                                   fa_llama_session **session);
 void fa_llama_session_free(fa_llama_session *session); /* NULL is fine */
@@ -87,7 +87,8 @@ typedef struct fa_token_list {
   int64_t count;
   int64_t capacity;
 } fa_token_list;
-#define FA_TOKEN_LIST_INIT {NULL, 0, 0}
+#define FA_TOKEN_LIST_INIT \
+  { NULL, 0, 0 }
 
 fa_status fa_token_list_append(fa_token_list *list, int32_t id);
 void fa_token_list_free(fa_token_list *list);
@@ -98,7 +99,8 @@ enum {
   FA_ENCODE_BOS = 1 << 1      /* begin with the begin-of-sequence token if the model wants one */
 };
 
-/* Appends the tokens of `length` bytes of text. Bytes that are not UTF-8 count as U+FFFD, as the reference does. */
+/* Appends the tokens of `length` bytes of text. Bytes that are not UTF-8 count as U+FFFD, as the reference
+ * does. */
 fa_status fa_tokenizer_encode(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
                               fa_token_list *list);
 /* Bytes of one token (not terminated; may be part of a character). NULL for an id outside the vocabulary. */
@@ -110,14 +112,14 @@ bool fa_tokenizer_is_end(const fa_tokenizer *tokenizer, int32_t id);
 /* Whether the file carries a chat template (whatever its family). */
 bool fa_tokenizer_has_chat_template(const fa_tokenizer *tokenizer);
 
-/* The tokens of a conversation of one user message, ready for the assistant's answer, by the model's own template.
- * system may be NULL: the template's default, if it has one. Names of control tokens in the messages stay text.
- * Errors: UNSUPPORTED (no template, or of a family that is not known). */
+/* The tokens of a conversation of one user message, ready for the assistant's answer, by the model's own
+ * template. system may be NULL: the template's default, if it has one. Names of control tokens in the
+ * messages stay text. Errors: UNSUPPORTED (no template, or of a family that is not known). */
 fa_status fa_tokenizer_encode_chat(const fa_tokenizer *tokenizer, const char *system, const char *user,
                                    fa_token_list *list);
 
-/* Copies `length` bytes to `text` (at least 3 * length + 1 bytes) as valid, terminated UTF-8, U+FFFD for what is not
- * UTF-8. Returns the bytes written without the terminator. */
+/* Copies `length` bytes to `text` (at least 3 * length + 1 bytes) as valid, terminated UTF-8, U+FFFD for what
+ * is not UTF-8. Returns the bytes written without the terminator. */
 size_t fa_utf8_repair(const char *bytes, size_t length, char *text);
 
 /* -------------------------------------------------------------------------- sampler */
@@ -130,7 +132,8 @@ typedef struct fa_sampler_options {
   double top_p;       /* 0 < p <= 1 */
   uint64_t seed;
 } fa_sampler_options;
-#define FA_SAMPLER_OPTIONS_INIT {0.0, 0, 1.0, 0}
+#define FA_SAMPLER_OPTIONS_INIT \
+  { 0.0, 0, 1.0, 0 }
 
 fa_status fa_sampler_create(int64_t vocabulary, const fa_sampler_options *options, fa_sampler **sampler);
 void fa_sampler_free(fa_sampler *sampler);
@@ -144,14 +147,14 @@ int32_t fa_greedy_token(const float *logits, int64_t vocabulary, float *gap);
 /* ------------------------------------------------------------------ comparing kernels */
 
 typedef struct fa_agreement {
-  int64_t steps;          /* greedy tokens compared */
+  int64_t steps;            /* greedy tokens compared */
   int64_t first_difference; /* step of the first different token; -1: none */
-  float gap;              /* distance of the two best logits at that step, by kernel a */
-  float max_logit_error;  /* largest |logit a - logit b| of the steps before it, and of itself */
+  float gap;                /* distance of the two best logits at that step, by kernel a */
+  float max_logit_error;    /* largest |logit a - logit b| of the steps before it, and of itself */
 } fa_agreement;
 
-/* Greedy generation with two kernels from the same prompt. "Same tokens" holds if first_difference is -1, or gap is
- * below the logit tolerance there. Stops at the first difference. */
+/* Greedy generation with two kernels from the same prompt. "Same tokens" holds if first_difference is -1, or
+ * gap is below the logit tolerance there. Stops at the first difference. */
 fa_status fa_llama_compare(const fa_llama_model *model, const int32_t *prompt, int64_t count, int64_t steps,
                            const char *kernel_a, const char *kernel_b, fa_agreement *agreement);
 

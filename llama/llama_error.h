@@ -4,9 +4,10 @@
 
 #include "fastattention/fastattention.h"
 
-/* Sets fa_llama_last_error() to the formatted line and returns `status`. Control characters that came in with a
- * name from a file are replaced, so that it stays one line. */
-fa_status fa_llama_fail(fa_status status, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
+/* Sets fa_llama_last_error() to the formatted line and returns `status`. Control characters that came in with
+ * a name from a file are replaced, so that it stays one line. */
+fa_status fa_llama_fail(fa_status status, const char *format, ...)
+    __attribute__((format(printf, 2, 3), cold));
 
 /* The same for a failed call of the library: "<doing>: <fa_last_error()>". */
 fa_status fa_llama_fail_library(fa_status status, const char *doing) __attribute__((cold));

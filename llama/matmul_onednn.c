@@ -7,8 +7,8 @@
 #include "llama_error.h"
 #include "oneapi/dnnl/dnnl.h"
 
-/* Row counts whose compiled products are kept, over all shapes of a model: one token, a full block of a prompt and a
- * remainder, for some eight shapes, with room to spare. */
+/* Row counts whose compiled products are kept, over all shapes of a model: one token, a full block of a
+ * prompt and a remainder, for some eight shapes, with room to spare. */
 enum { KEPT = 48 };
 
 struct fa_packed_weight {
@@ -46,7 +46,8 @@ fa_status fa_matmul_create(fa_dtype dtype, int threads, fa_matmul **result) {
   matmul->type = dtype == FA_BFLOAT16 ? dnnl_bf16 : dnnl_f32;
   matmul->threads = threads;
   dnnl_status_t status = dnnl_engine_create(&matmul->engine, dnnl_cpu, 0);
-  if (status == dnnl_success) status = dnnl_stream_create(&matmul->stream, matmul->engine, dnnl_stream_default_flags);
+  if (status == dnnl_success)
+    status = dnnl_stream_create(&matmul->stream, matmul->engine, dnnl_stream_default_flags);
   if (status != dnnl_success) {
     fa_matmul_free(matmul);
     return failed(status, "opening the CPU");
@@ -71,18 +72,20 @@ void fa_matmul_free(fa_matmul *matmul) {
   free(matmul);
 }
 
-static dnnl_status_t describe(dnnl_memory_desc_t *layout, int64_t rows, int64_t columns, dnnl_data_type_t type,
-                              dnnl_format_tag_t tag) {
+static dnnl_status_t describe(dnnl_memory_desc_t *layout, int64_t rows, int64_t columns,
+                              dnnl_data_type_t type, dnnl_format_tag_t tag) {
   const dnnl_dims_t size = {rows, columns};
   return dnnl_memory_desc_create_with_tag(layout, 2, size, type, tag);
 }
 
-static dnnl_status_t add_epilogue(dnnl_primitive_attr_t attributes, fa_epilogue epilogue, const_dnnl_memory_desc_t other) {
+static dnnl_status_t add_epilogue(dnnl_primitive_attr_t attributes, fa_epilogue epilogue,
+                                  const_dnnl_memory_desc_t other) {
   dnnl_post_ops_t after;
   dnnl_status_t status = dnnl_post_ops_create(&after);
   if (status != dnnl_success) return status;
   if (epilogue == FA_EPILOGUE_ADD) status = dnnl_post_ops_append_sum(after, 1.0f, 0, dnnl_data_type_undef);
-  if (epilogue == FA_EPILOGUE_SWISH) status = dnnl_post_ops_append_eltwise(after, dnnl_eltwise_swish, 1.0f, 0.0f);
+  if (epilogue == FA_EPILOGUE_SWISH)
+    status = dnnl_post_ops_append_eltwise(after, dnnl_eltwise_swish, 1.0f, 0.0f);
   if (epilogue == FA_EPILOGUE_TIMES) status = dnnl_post_ops_append_binary(after, dnnl_binary_mul, other);
   if (status == dnnl_success) status = dnnl_primitive_attr_set_post_ops(attributes, after);
   dnnl_post_ops_destroy(after);
@@ -101,9 +104,9 @@ static void layouts_destroy(layouts *l) {
   if (l->other) dnnl_memory_desc_destroy(l->other);
 }
 
-static dnnl_status_t describe_product(const fa_matmul *matmul, fa_epilogue epilogue, int64_t rows, int64_t outputs,
-                                      int64_t inputs, const_dnnl_memory_desc_t packed, layouts *l,
-                                      dnnl_primitive_desc_t *descriptor) {
+static dnnl_status_t describe_product(const fa_matmul *matmul, fa_epilogue epilogue, int64_t rows,
+                                      int64_t outputs, int64_t inputs, const_dnnl_memory_desc_t packed,
+                                      layouts *l, dnnl_primitive_desc_t *descriptor) {
   dnnl_primitive_attr_t attributes = NULL;
   const dnnl_data_type_t y_type = epilogue == FA_EPILOGUE_TIMES ? matmul->type : dnnl_f32;
   memset(l, 0, sizeof *l);
@@ -118,7 +121,8 @@ static dnnl_status_t describe_product(const fa_matmul *matmul, fa_epilogue epilo
   if (status == dnnl_success) status = dnnl_primitive_attr_create(&attributes);
   if (status == dnnl_success) status = add_epilogue(attributes, epilogue, l->other);
   if (status == dnnl_success) {
-    status = dnnl_matmul_primitive_desc_create(descriptor, matmul->engine, l->x, l->weight, NULL, l->y, attributes);
+    status = dnnl_matmul_primitive_desc_create(descriptor, matmul->engine, l->x, l->weight, NULL, l->y,
+                                               attributes);
   }
   if (attributes) dnnl_primitive_attr_destroy(attributes);
   return status;
@@ -130,8 +134,8 @@ static dnnl_status_t describe_product(const fa_matmul *matmul, fa_epilogue epilo
 static dnnl_status_t choose_layout(fa_matmul *matmul, fa_packed_weight *weight) {
   layouts l;
   dnnl_primitive_desc_t descriptor;
-  dnnl_status_t status = describe_product(matmul, FA_EPILOGUE_STORE, 1, weight->outputs, weight->inputs, NULL, &l,
-                                          &descriptor);
+  dnnl_status_t status =
+      describe_product(matmul, FA_EPILOGUE_STORE, 1, weight->outputs, weight->inputs, NULL, &l, &descriptor);
   if (status == dnnl_success) {
     status = dnnl_memory_desc_clone(&weight->layout,
                                     dnnl_primitive_desc_query_md(descriptor, dnnl_query_weights_md, 0));
@@ -151,8 +155,8 @@ static dnnl_status_t reorder(fa_matmul *matmul, fa_packed_weight *weight, const 
     status = dnnl_memory_create(&source, plain, matmul->engine, (void *)(uintptr_t)rows);
   }
   if (status == dnnl_success) {
-    status = dnnl_reorder_primitive_desc_create(&descriptor, plain, matmul->engine, weight->layout, matmul->engine,
-                                                NULL);
+    status = dnnl_reorder_primitive_desc_create(&descriptor, plain, matmul->engine, weight->layout,
+                                                matmul->engine, NULL);
   }
   if (status == dnnl_success) status = dnnl_primitive_create(&primitive, descriptor);
   if (status == dnnl_success) {
@@ -200,20 +204,23 @@ void fa_packed_weight_free(fa_packed_weight *weight) {
   free(weight);
 }
 
-size_t fa_packed_weight_bytes(const fa_packed_weight *weight) { return dnnl_memory_desc_get_size(weight->layout); }
+size_t fa_packed_weight_bytes(const fa_packed_weight *weight) {
+  return dnnl_memory_desc_get_size(weight->layout);
+}
 
 /* ------------------------------------------------------------------------ running */
 
-static dnnl_status_t compile(fa_matmul *matmul, const fa_packed_weight *weight, fa_epilogue epilogue, int64_t rows,
-                             product *p) {
+static dnnl_status_t compile(fa_matmul *matmul, const fa_packed_weight *weight, fa_epilogue epilogue,
+                             int64_t rows, product *p) {
   layouts l;
   dnnl_primitive_desc_t descriptor;
-  dnnl_status_t status = describe_product(matmul, epilogue, rows, weight->outputs, weight->inputs, weight->layout, &l,
-                                          &descriptor);
+  dnnl_status_t status = describe_product(matmul, epilogue, rows, weight->outputs, weight->inputs,
+                                          weight->layout, &l, &descriptor);
   if (status == dnnl_success) status = dnnl_primitive_create(&p->primitive, descriptor);
   if (status == dnnl_success) status = dnnl_memory_create(&p->x, l.x, matmul->engine, DNNL_MEMORY_NONE);
   if (status == dnnl_success) status = dnnl_memory_create(&p->y, l.y, matmul->engine, DNNL_MEMORY_NONE);
-  if (status == dnnl_success) status = dnnl_memory_create(&p->other, l.other, matmul->engine, DNNL_MEMORY_NONE);
+  if (status == dnnl_success)
+    status = dnnl_memory_create(&p->other, l.other, matmul->engine, DNNL_MEMORY_NONE);
   if (descriptor) dnnl_primitive_desc_destroy(descriptor);
   layouts_destroy(&l);
   return status;
@@ -261,7 +268,8 @@ fa_status fa_matmul_run(fa_matmul *matmul, const fa_packed_weight *weight, fa_ep
                                          {DNNL_ARG_WEIGHTS, weight->memory},
                                          {DNNL_ARG_DST, p->y},
                                          {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, p->other}};
-    status = dnnl_primitive_execute(p->primitive, matmul->stream, epilogue == FA_EPILOGUE_TIMES ? 4 : 3, arguments);
+    status = dnnl_primitive_execute(p->primitive, matmul->stream, epilogue == FA_EPILOGUE_TIMES ? 4 : 3,
+                                    arguments);
   }
   if (status == dnnl_success) status = dnnl_stream_wait(matmul->stream);
   return status == dnnl_success ? FA_OK : failed(status, "a matrix product");

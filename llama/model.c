@@ -16,12 +16,13 @@ static fa_status refuse_unknown_parts(const fa_gguf *gguf) {
   if (status == FA_OK) status = fa_gguf_text(gguf, "llama.rope.scaling.type", false, &scaling);
   if (status != FA_OK) return status;
   if (experts) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: a mixture of %lld experts; dense Llama models are run here",
-                         fa_gguf_name(gguf), (long long)experts);
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                         "%s: a mixture of %lld experts; dense Llama models are run here", fa_gguf_name(gguf),
+                         (long long)experts);
   }
   if (!fa_gguf_string_is(scaling, "none") && !fa_gguf_string_is(scaling, "linear")) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: rotary scaling '%.*s'; done here: none, linear", fa_gguf_name(gguf),
-                         scaling.length < 100 ? (int)scaling.length : 100, scaling.bytes);
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: rotary scaling '%.*s'; done here: none, linear",
+                         fa_gguf_name(gguf), scaling.length < 100 ? (int)scaling.length : 100, scaling.bytes);
   }
   return FA_OK;
 }
@@ -32,7 +33,8 @@ static fa_status read_rotary(const fa_gguf *gguf, fa_llama_shape *shape) {
   shape->rotary_base = 10000.0;
   shape->rotary_factor = 1.0;
   shape->rotary_dim = shape->head_dim_qk;
-  fa_status status = fa_gguf_integer(gguf, "llama.rope.dimension_count", false, 2, shape->head_dim_qk, &shape->rotary_dim);
+  fa_status status =
+      fa_gguf_integer(gguf, "llama.rope.dimension_count", false, 2, shape->head_dim_qk, &shape->rotary_dim);
   if (status == FA_OK) status = fa_gguf_real(gguf, "llama.rope.freq_base", false, &shape->rotary_base);
   if (status == FA_OK) status = fa_gguf_text(gguf, "llama.rope.scaling.type", false, &scaling);
   if (status == FA_OK && fa_gguf_string_is(scaling, "linear")) {
@@ -40,12 +42,13 @@ static fa_status read_rotary(const fa_gguf *gguf, fa_llama_shape *shape) {
   }
   if (status == FA_OK) status = fa_gguf_real(gguf, "llama.attention.layer_norm_rms_epsilon", true, &epsilon);
   if (status != FA_OK) return status;
-  if (shape->rotary_dim % 2 || !(shape->rotary_base > 0.0) || !(shape->rotary_factor > 0.0) || !(epsilon >= 0.0)) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: rotary dimensions %lld, base %g, factor %g, norm epsilon %g; needed: even, above 0, above "
-                         "0, at least 0",
-                         fa_gguf_name(gguf), (long long)shape->rotary_dim, shape->rotary_base, shape->rotary_factor,
-                         epsilon);
+  if (shape->rotary_dim % 2 || !(shape->rotary_base > 0.0) || !(shape->rotary_factor > 0.0) ||
+      !(epsilon >= 0.0)) {
+    return fa_llama_fail(
+        FA_ERROR_ARGUMENT,
+        "%s: rotary dimensions %lld, base %g, factor %g, norm epsilon %g; needed: even, above 0, above "
+        "0, at least 0",
+        fa_gguf_name(gguf), (long long)shape->rotary_dim, shape->rotary_base, shape->rotary_factor, epsilon);
   }
   shape->norm_epsilon = (float)epsilon;
   return FA_OK;
@@ -80,15 +83,17 @@ fa_status fa_llama_shape_read(const fa_gguf *gguf, fa_llama_shape *shape) {
     status = fa_gguf_integer(gguf, "llama.attention.key_length", false, 1, MAX_HEAD_DIM, &shape->head_dim_qk);
   }
   if (status == FA_OK) {
-    status = fa_gguf_integer(gguf, "llama.attention.value_length", false, 1, MAX_HEAD_DIM, &shape->head_dim_v);
+    status =
+        fa_gguf_integer(gguf, "llama.attention.value_length", false, 1, MAX_HEAD_DIM, &shape->head_dim_v);
   }
   if (status != FA_OK) return status;
   if (shape->heads_q % shape->heads_kv || shape->head_dim_qk < 1 || shape->head_dim_qk > MAX_HEAD_DIM) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: %lld query heads on %lld KV heads of %lld; query heads must be a multiple of KV heads, and "
-                         "heads 1 .. %d long",
-                         fa_gguf_name(gguf), (long long)shape->heads_q, (long long)shape->heads_kv,
-                         (long long)shape->head_dim_qk, MAX_HEAD_DIM);
+    return fa_llama_fail(
+        FA_ERROR_ARGUMENT,
+        "%s: %lld query heads on %lld KV heads of %lld; query heads must be a multiple of KV heads, and "
+        "heads 1 .. %d long",
+        fa_gguf_name(gguf), (long long)shape->heads_q, (long long)shape->heads_kv,
+        (long long)shape->head_dim_qk, MAX_HEAD_DIM);
   }
   status = read_rotary(gguf, shape);
   return status == FA_OK ? refuse_unknown_parts(gguf) : status;

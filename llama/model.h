@@ -8,13 +8,13 @@
 #include "matmul_onednn.h"
 
 typedef struct fa_llama_layer {
-  float *attention_norm;   /* [hidden] */
-  float *ffn_norm;         /* [hidden] */
-  fa_packed_weight *qkv;   /* [heads_q * dqk + heads_kv * dqk + heads_kv * dv, hidden] */
-  fa_packed_weight *out;   /* [hidden, heads_q * dv] */
-  fa_packed_weight *gate;  /* [feed_forward, hidden] */
-  fa_packed_weight *up;    /* [feed_forward, hidden] */
-  fa_packed_weight *down;  /* [hidden, feed_forward] */
+  float *attention_norm;  /* [hidden] */
+  float *ffn_norm;        /* [hidden] */
+  fa_packed_weight *qkv;  /* [heads_q * dqk + heads_kv * dqk + heads_kv * dv, hidden] */
+  fa_packed_weight *out;  /* [hidden, heads_q * dv] */
+  fa_packed_weight *gate; /* [feed_forward, hidden] */
+  fa_packed_weight *up;   /* [feed_forward, hidden] */
+  fa_packed_weight *down; /* [hidden, feed_forward] */
 } fa_llama_layer;
 
 struct fa_llama_model {
@@ -26,9 +26,9 @@ struct fa_llama_model {
   fa_matmul *packer;
   const fa_gguf_tensor *embedding; /* [vocabulary, hidden], dequantised a row at a time */
   fa_llama_layer *layers;
-  float *output_norm;              /* [hidden] */
-  fa_packed_weight *output;        /* [vocabulary, hidden] */
-  float *rotary_divisors;          /* [rotary_dim / 2] by which frequencies are divided; NULL: none */
+  float *output_norm;       /* [hidden] */
+  fa_packed_weight *output; /* [vocabulary, hidden] */
+  float *rotary_divisors;   /* [rotary_dim / 2] by which frequencies are divided; NULL: none */
   int64_t parameters;
 };
 

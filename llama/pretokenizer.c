@@ -1,7 +1,7 @@
-/* Each pre-tokenizer is one regular expression, or two where the first isolates what it matches and the second works
- * within the parts (as "Digits" before "ByteLevel" does). What no expression matches is a piece of its own.
- * White space is spelt out, because PCRE2's \s with UCP also takes U+180E, which Unicode took out of White_Space in
- * version 6.3 and the reference's \s therefore does not match. */
+/* Each pre-tokenizer is one regular expression, or two where the first isolates what it matches and the
+ * second works within the parts (as "Digits" before "ByteLevel" does). What no expression matches is a piece
+ * of its own. White space is spelt out, because PCRE2's \s with UCP also takes U+180E, which Unicode took out
+ * of White_Space in version 6.3 and the reference's \s therefore does not match. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "pretokenizer.h"
 
@@ -10,17 +10,18 @@
 
 #include "llama_error.h"
 
-#define SPACES "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SPACES                                                                                             \
+  "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
+  "3000}"
 #define SPACE "[" SPACES "]"
 #define NOT_SPACE "[^" SPACES "]"
 #define TRAILING_SPACE SPACE "+(?!" NOT_SPACE ")|" SPACE "+"
 
-#define GPT2                                                                                        \
-  "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^" SPACES "\\p{L}\\p{N}]+|" TRAILING_SPACE
+#define GPT2 "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^" SPACES "\\p{L}\\p{N}]+|" TRAILING_SPACE
 /* Llama 3 takes up to three digits at a time, Qwen 2 one. */
-#define LLAMA3(digits)                                                                                       \
-  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n]*|" \
-  SPACE "*[\\r\\n]+|" TRAILING_SPACE
+#define LLAMA3(digits)                                                                \
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACES \
+  "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE "*[\\r\\n]+|" TRAILING_SPACE
 
 static const struct family {
   const char *name;
@@ -45,8 +46,8 @@ struct fa_pretokenizer {
 static pcre2_code *compile(const char *pattern) {
   int error;
   PCRE2_SIZE where;
-  pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &where,
-                                   NULL);
+  pcre2_code *code =
+      pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &where, NULL);
   if (code) (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* where there is no JIT it is interpreted */
   return code;
 }
@@ -67,9 +68,10 @@ fa_status fa_pretokenizer_create(fa_gguf_string name, fa_pretokenizer **result) 
     *result = pretokenizer;
     return FA_OK;
   }
-  return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                       "tokenizer.ggml.pre is '%.*s'; known here are gpt-2, default, smollm, llama-bpe, llama3, qwen2",
-                       name.length < 100 ? (int)name.length : 100, name.bytes);
+  return fa_llama_fail(
+      FA_ERROR_UNSUPPORTED,
+      "tokenizer.ggml.pre is '%.*s'; known here are gpt-2, default, smollm, llama-bpe, llama3, qwen2",
+      name.length < 100 ? (int)name.length : 100, name.bytes);
 }
 
 void fa_pretokenizer_free(fa_pretokenizer *pretokenizer) {
@@ -96,7 +98,8 @@ static fa_status split(const pcre2_code *code, pcre2_match_data *match, const ch
     /* The caller's text is valid UTF-8 and every match begins and ends between characters. */
     const int found = pcre2_match(code, (PCRE2_SPTR)text, length, at, PCRE2_NO_UTF_CHECK, match, NULL);
     if (found < 0 && found != PCRE2_ERROR_NOMATCH) {
-      return fa_llama_fail(FA_ERROR_MEMORY, "the pre-tokenizer's expression failed on %zu bytes of text (PCRE2 error %d)",
+      return fa_llama_fail(FA_ERROR_MEMORY,
+                           "the pre-tokenizer's expression failed on %zu bytes of text (PCRE2 error %d)",
                            length, found);
     }
     const PCRE2_SIZE *place = pcre2_get_ovector_pointer(match);

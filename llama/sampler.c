@@ -1,5 +1,5 @@
-/* Choosing the next token: temperature, then top-k, then top-p, as transformers orders them. Equal logits rank by id,
- * so that nothing depends on a sorting algorithm. */
+/* Choosing the next token: temperature, then top-k, then top-p, as transformers orders them. Equal logits
+ * rank by id, so that nothing depends on a sorting algorithm. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -44,13 +44,15 @@ static void seed_random(uint64_t state[4], uint64_t seed) {
 
 fa_status fa_sampler_create(int64_t vocabulary, const fa_sampler_options *options, fa_sampler **result) {
   if (!(options->temperature >= 0.0) || !isfinite(options->temperature)) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "temperature is %g; it must be finite and at least 0", options->temperature);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "temperature is %g; it must be finite and at least 0",
+                         options->temperature);
   }
   if (!(options->top_p > 0.0 && options->top_p <= 1.0)) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "top-p is %g; it must be above 0 and at most 1", options->top_p);
   }
   if (options->top_k < 0) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "top-k is %lld; it must be at least 0 (0 is all)", (long long)options->top_k);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "top-k is %lld; it must be at least 0 (0 is all)",
+                         (long long)options->top_k);
   }
   fa_sampler *sampler = calloc(1, sizeof *sampler);
   if (!sampler) return fa_llama_out_of_memory("the sampler");
@@ -121,8 +123,8 @@ static int64_t keep_top_k(ranked *candidates, const float *logits, int64_t vocab
   return count;
 }
 
-/* A token below (1 - p) / vocabulary of the probability can not be needed to reach p: all such together hold less
- * than 1 - p. So few are left to sort. */
+/* A token below (1 - p) / vocabulary of the probability can not be needed to reach p: all such together hold
+ * less than 1 - p. So few are left to sort. */
 static int64_t keep_likely(fa_sampler *sampler, const float *logits, float best) {
   const double scale = 1.0 / sampler->options.temperature;
   double sum = 0.0;
@@ -141,7 +143,8 @@ static int64_t keep_likely(fa_sampler *sampler, const float *logits, float best)
 int32_t fa_sampler_next(fa_sampler *sampler, const float *logits) {
   const fa_sampler_options *options = &sampler->options;
   const int32_t greedy = fa_greedy_token(logits, sampler->vocabulary, NULL);
-  /* No distribution to draw from: infinite or NaN logits give the best finite rule there is, the greedy one. */
+  /* No distribution to draw from: infinite or NaN logits give the best finite rule there is, the greedy one.
+   */
   if (options->temperature == 0.0 || !isfinite(logits[greedy])) return greedy;
   const bool some = options->top_k > 0 && options->top_k < sampler->vocabulary;
   const int64_t count = some ? keep_top_k(sampler->candidates, logits, sampler->vocabulary, options->top_k)

@@ -5,9 +5,9 @@
  *                x += (swish(norm(x) Wgate) * norm(x) Wup) Wdown
  *   logits = norm(x) Wout, for the rows asked for
  *
- * x stays fp32; what enters a product or the cache is rounded to the model's type. A prompt of any length is one
- * attention problem; only the products around it go by blocks of rows, so that what lies between two of them stays in
- * cache. */
+ * x stays fp32; what enters a product or the cache is rounded to the model's type. A prompt of any length is
+ * one attention problem; only the products around it go by blocks of rows, so that what lies between two of
+ * them stays in cache. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@ struct fa_llama_session {
   fa_matmul *matmul;
   char *kernel; /* as asked for; NULL: the fastest */
   int64_t capacity, position;
-  void *cache;  /* [layers, k then v, heads_kv, capacity, head_dim] */
+  void *cache;   /* [layers, k then v, heads_kv, capacity, head_dim] */
   float *rotary; /* [capacity, rotary_dim] */
 
   fa_plan *decode;  /* one query, maxima of the capacity */
@@ -35,11 +35,11 @@ struct fa_llama_session {
 
   /* Activations, for up to `rows` rows, and up to BLOCK_ROWS where a block suffices. */
   int64_t rows, last_rows;
-  float *x;      /* [rows, hidden] */
-  void *q, *o;   /* [rows, heads_q * head_dim] of the model's type */
-  void *normed;  /* [block, hidden] of the model's type */
-  float *wide;   /* [block, max(qkv width, feed_forward)] */
-  void *gated;   /* [block, feed_forward] of the model's type */
+  float *x;     /* [rows, hidden] */
+  void *q, *o;  /* [rows, heads_q * head_dim] of the model's type */
+  void *normed; /* [block, hidden] of the model's type */
+  float *wide;  /* [block, max(qkv width, feed_forward)] */
+  void *gated;  /* [block, feed_forward] of the model's type */
 };
 
 static size_t dtype_bytes(const fa_llama_session *s) { return fa_dtype_bytes(s->model->dtype); }
@@ -95,7 +95,8 @@ static char *layer_values(const fa_llama_session *s, int64_t layer) {
   return layer_keys(s, layer) + (size_t)(shape->heads_kv * s->capacity * shape->head_dim_qk) * dtype_bytes(s);
 }
 
-static fa_status make_plan(fa_llama_session *s, int64_t queries, int64_t keys, fa_plan **plan, char name[64]) {
+static fa_status make_plan(fa_llama_session *s, int64_t queries, int64_t keys, fa_plan **plan,
+                           char name[64]) {
   const fa_llama_shape *shape = &s->model->shape;
   fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
   fa_plan_info info = FA_PLAN_INFO_INIT;
@@ -110,7 +111,8 @@ static fa_status make_plan(fa_llama_session *s, int64_t queries, int64_t keys, f
   problem.has_seqlens_kv = queries == 1;
   problem.kernel = s->kernel;
   fa_status status = fa_plan_create(s->model->context, &problem, plan);
-  if (status != FA_OK) return fa_llama_fail_library(status, queries > 1 ? "prompt attention" : "decoding attention");
+  if (status != FA_OK)
+    return fa_llama_fail_library(status, queries > 1 ? "prompt attention" : "decoding attention");
   if (fa_plan_describe(*plan, &info) == FA_OK) {
     strncpy(name, info.kernel, 63);
     name[63] = '\0';
@@ -165,14 +167,17 @@ static fa_status project_qkv(fa_llama_session *s, int64_t layer, int64_t count) 
   const fa_llama_shape *shape = &s->model->shape;
   const fa_llama_layer *w = &s->model->layers[layer];
   const int threads = fa_context_threads(s->model->context);
-  const fa_qkv_places places = {shape->heads_q, shape->heads_kv, shape->head_dim_qk, shape->head_dim_v,
-                                shape->rotary_dim, s->rotary, s->model->dtype, s->q,
-                                layer_keys(s, layer), layer_values(s, layer), s->capacity};
+  const fa_qkv_places places = {shape->heads_q,       shape->heads_kv,
+                                shape->head_dim_qk,   shape->head_dim_v,
+                                shape->rotary_dim,    s->rotary,
+                                s->model->dtype,      s->q,
+                                layer_keys(s, layer), layer_values(s, layer),
+                                s->capacity};
   fa_status status = FA_OK;
   for (int64_t row = 0; row < count && status == FA_OK; row += BLOCK_ROWS) {
     const int64_t rows = least(BLOCK_ROWS, count - row);
-    fa_rms_norm(threads, rows, shape->hidden, s->x + row * shape->hidden, w->attention_norm, shape->norm_epsilon,
-                s->model->dtype, s->normed);
+    fa_rms_norm(threads, rows, shape->hidden, s->x + row * shape->hidden, w->attention_norm,
+                shape->norm_epsilon, s->model->dtype, s->normed);
     status = fa_matmul_run(s->matmul, w->qkv, FA_EPILOGUE_STORE, rows, s->normed, NULL, s->wide);
     if (status == FA_OK) fa_rotate_and_store(threads, rows, s->wide, &places, row, s->position + row);
   }
@@ -191,7 +196,8 @@ static fa_status project_out_and_feed_forward(fa_llama_session *s, int64_t layer
     const char *o = (const char *)s->o + (size_t)(row * o_width) * dtype_bytes(s);
     status = fa_matmul_run(s->matmul, w->out, FA_EPILOGUE_ADD, rows, o, NULL, x);
     if (status != FA_OK) return status;
-    fa_rms_norm(threads, rows, shape->hidden, x, w->ffn_norm, shape->norm_epsilon, s->model->dtype, s->normed);
+    fa_rms_norm(threads, rows, shape->hidden, x, w->ffn_norm, shape->norm_epsilon, s->model->dtype,
+                s->normed);
     status = fa_matmul_run(s->matmul, w->gate, FA_EPILOGUE_SWISH, rows, s->normed, NULL, s->wide);
     if (status == FA_OK) {
       status = fa_matmul_run(s->matmul, w->up, FA_EPILOGUE_TIMES, rows, s->normed, s->wide, s->gated);
@@ -215,13 +221,14 @@ fa_status fa_llama_eval(fa_llama_session *s, const int32_t *tokens, int64_t coun
   const fa_llama_shape *shape = &s->model->shape;
   const fa_plan *plan = NULL;
   if (count < 1 || count > s->capacity - s->position) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%lld tokens behind %lld in a cache of %lld; 1 .. %lld fit", (long long)count,
-                         (long long)s->position, (long long)s->capacity, (long long)(s->capacity - s->position));
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%lld tokens behind %lld in a cache of %lld; 1 .. %lld fit",
+                         (long long)count, (long long)s->position, (long long)s->capacity,
+                         (long long)(s->capacity - s->position));
   }
   for (int64_t i = 0; i < count; i++) {
     if (tokens[i] < 0 || tokens[i] >= shape->vocabulary) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "token %d at place %lld; the vocabulary has 0 .. %lld", tokens[i],
-                           (long long)i, (long long)shape->vocabulary - 1);
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "token %d at place %lld; the vocabulary has 0 .. %lld",
+                           tokens[i], (long long)i, (long long)shape->vocabulary - 1);
     }
   }
   s->last_rows = 0;
@@ -244,8 +251,8 @@ fa_status fa_llama_logits(fa_llama_session *s, int64_t row, int64_t rows, float 
   const fa_llama_model *model = s->model;
   const fa_llama_shape *shape = &model->shape;
   if (row < 0 || rows < 0 || row > s->last_rows || rows > s->last_rows - row) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "logits of rows %lld .. %lld; the last eval had %lld", (long long)row,
-                         (long long)(row + rows), (long long)s->last_rows);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "logits of rows %lld .. %lld; the last eval had %lld",
+                         (long long)row, (long long)(row + rows), (long long)s->last_rows);
   }
   fa_status status = FA_OK;
   for (int64_t done = 0; done < rows && status == FA_OK; done += BLOCK_ROWS) {
@@ -267,7 +274,8 @@ static void fill_rotary(fa_llama_session *s) {
 #pragma omp parallel for num_threads(fa_context_threads(model->context)) schedule(static)
   for (int64_t position = 0; position < s->capacity; position++) {
     for (int64_t d = 0; d < dim; d += 2) {
-      double angle = (double)position / model->shape.rotary_factor * pow(model->shape.rotary_base, -(double)d / (double)dim);
+      double angle = (double)position / model->shape.rotary_factor *
+                     pow(model->shape.rotary_base, -(double)d / (double)dim);
       if (model->rotary_divisors) angle /= (double)model->rotary_divisors[d / 2];
       s->rotary[position * dim + d] = (float)cos(angle);
       s->rotary[position * dim + d + 1] = (float)sin(angle);

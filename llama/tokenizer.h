@@ -9,7 +9,7 @@
 struct fa_tokenizer {
   fa_vocabulary vocabulary;
   fa_pretokenizer *pretokenizer;
-  int32_t *specials;        /* ids matched in text, longest name first */
+  int32_t *specials; /* ids matched in text, longest name first */
   int64_t special_count;
   bool special_begins[256]; /* by first byte of a name */
   int32_t bos;              /* -1: none */

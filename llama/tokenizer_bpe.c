@@ -1,5 +1,6 @@
-/* Byte-level BPE: text -> pieces (pretokenizer) -> bytes -> the pair of neighbours with the lowest merge rank is
- * joined until none is left. A heap of candidate pairs over a linked list makes a piece of n bytes cost n log n. */
+/* Byte-level BPE: text -> pieces (pretokenizer) -> bytes -> the pair of neighbours with the lowest merge rank
+ * is joined until none is left. A heap of candidate pairs over a linked list makes a piece of n bytes cost n
+ * log n. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ void fa_token_list_free(fa_token_list *list) {
 /* ------------------------------------------------------------------------ merging */
 
 typedef struct symbol {
-  int32_t id; /* -1: joined into an earlier one */
+  int32_t id;             /* -1: joined into an earlier one */
   int32_t previous, next; /* -1 at the ends */
 } symbol;
 
@@ -101,7 +102,8 @@ static fa_status append_whole(merger *m, const char *bytes, size_t length, bool 
   size_t written = 0;
   *found = false;
   if (length > sizeof name / 2) return FA_OK;
-  for (size_t i = 0; i < length; i++) written += fa_utf8_encode(fa_byte_alphabet((uint8_t)bytes[i]), name + written);
+  for (size_t i = 0; i < length; i++)
+    written += fa_utf8_encode(fa_byte_alphabet((uint8_t)bytes[i]), name + written);
   const int32_t id = fa_vocabulary_id(&m->tokenizer->vocabulary, name, written);
   *found = id >= 0;
   return id >= 0 ? fa_token_list_append(m->list, id) : FA_OK;
@@ -143,7 +145,8 @@ static fa_status encode_piece(void *user, const char *bytes, size_t length) {
   return status;
 }
 
-/* Text without special tokens. Runs of valid UTF-8 and replacement characters make one text for the splitter. */
+/* Text without special tokens. Runs of valid UTF-8 and replacement characters make one text for the splitter.
+ */
 static fa_status encode_text(merger *m, const char *text, size_t length) {
   size_t at = 0, step = 1;
   uint32_t code;
@@ -201,10 +204,12 @@ static void add_end(fa_tokenizer *tokenizer, int32_t id) {
   }
 }
 
-/* Turn and text ends of the families, where the vocabulary has them as control tokens: files often name only one. */
+/* Turn and text ends of the families, where the vocabulary has them as control tokens: files often name only
+ * one. */
 static fa_status load_ends(const fa_gguf *gguf, fa_tokenizer *tokenizer) {
   static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"};
-  static const char *const names[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>"};
+  static const char *const names[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>",
+                                      "<|end_of_text|>"};
   const int64_t last = tokenizer->vocabulary.count - 1;
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
     int64_t id = -1;
@@ -244,7 +249,8 @@ static fa_status load(const fa_gguf *gguf, fa_tokenizer *tokenizer) {
   fa_status status = fa_gguf_text(gguf, "tokenizer.ggml.model", true, &model);
   if (status != FA_OK) return status;
   if (!fa_gguf_string_is(model, "gpt2")) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tokenizer.ggml.model is '%.*s'; read here: gpt2 (byte-level BPE)",
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                         "%s: tokenizer.ggml.model is '%.*s'; read here: gpt2 (byte-level BPE)",
                          fa_gguf_name(gguf), model.length < 100 ? (int)model.length : 100, model.bytes);
   }
   status = fa_gguf_text(gguf, "tokenizer.ggml.pre", false, &pre);
@@ -255,7 +261,8 @@ static fa_status load(const fa_gguf *gguf, fa_tokenizer *tokenizer) {
   const int64_t last = tokenizer->vocabulary.count - 1;
   if (status == FA_OK) status = fa_gguf_integer(gguf, "tokenizer.ggml.bos_token_id", false, 0, last, &bos);
   if (status == FA_OK) status = fa_gguf_bool(gguf, "tokenizer.ggml.add_bos_token", &tokenizer->add_bos);
-  if (status == FA_OK) status = fa_gguf_text(gguf, "tokenizer.chat_template", false, &tokenizer->chat_template);
+  if (status == FA_OK)
+    status = fa_gguf_text(gguf, "tokenizer.chat_template", false, &tokenizer->chat_template);
   if (status == FA_OK && tokenizer->add_bos && bos < 0) {
     status = fa_llama_fail(FA_ERROR_ARGUMENT, "%s: add_bos_token is set but bos_token_id is missing",
                            fa_gguf_name(gguf));
@@ -308,4 +315,6 @@ bool fa_tokenizer_is_end(const fa_tokenizer *tokenizer, int32_t id) {
   return false;
 }
 
-bool fa_tokenizer_has_chat_template(const fa_tokenizer *tokenizer) { return tokenizer->chat_template.length > 0; }
+bool fa_tokenizer_has_chat_template(const fa_tokenizer *tokenizer) {
+  return tokenizer->chat_template.length > 0;
+}

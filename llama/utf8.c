@@ -11,10 +11,13 @@ size_t fa_utf8_decode(const char *bytes, size_t length, uint32_t *code, size_t *
     *code = b[0];
     return 1;
   }
-  const size_t wanted = b[0] >= 0xc2 && b[0] < 0xe0 ? 2 : b[0] >= 0xe0 && b[0] < 0xf0 ? 3
-                        : b[0] >= 0xf0 && b[0] < 0xf5 ? 4 : 0;
+  const size_t wanted = b[0] >= 0xc2 && b[0] < 0xe0   ? 2
+                        : b[0] >= 0xe0 && b[0] < 0xf0 ? 3
+                        : b[0] >= 0xf0 && b[0] < 0xf5 ? 4
+                                                      : 0;
   if (!wanted) return 0;
-  /* What the second byte may be depends on the first: that excludes overlong forms, surrogates and > U+10FFFF. */
+  /* What the second byte may be depends on the first: that excludes overlong forms, surrogates and >
+   * U+10FFFF. */
   const unsigned least = b[0] == 0xe0 ? 0xa0 : b[0] == 0xf0 ? 0x90 : 0x80;
   const unsigned most = b[0] == 0xed ? 0x9f : b[0] == 0xf4 ? 0x8f : 0xbf;
   uint32_t value = b[0] & (0x7fu >> wanted);

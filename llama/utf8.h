@@ -5,9 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of the valid character that starts at bytes[0], 1 .. 4 (length >= 1), and the character in *code; 0 if none
- * does, and then *invalid is how many bytes (1 .. 3) one U+FFFD stands for (the longest beginning of a character, as
- * Unicode recommends). invalid may be NULL. */
+/* Bytes of the valid character that starts at bytes[0], 1 .. 4 (length >= 1), and the character in *code; 0
+ * if none does, and then *invalid is how many bytes (1 .. 3) one U+FFFD stands for (the longest beginning of
+ * a character, as Unicode recommends). invalid may be NULL. */
 size_t fa_utf8_decode(const char *bytes, size_t length, uint32_t *code, size_t *invalid);
 
 /* Writes 1 .. 4 bytes, returns how many. */

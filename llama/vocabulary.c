@@ -66,7 +66,8 @@ static fa_status load_names(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
   }
   if (types.values && types.count != names.count) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: %llu token types for %llu tokens; there must be as many",
-                         fa_gguf_name(gguf), (unsigned long long)types.count, (unsigned long long)names.count);
+                         fa_gguf_name(gguf), (unsigned long long)types.count,
+                         (unsigned long long)names.count);
   }
   vocabulary->count = (int64_t)names.count;
   const uint64_t size = table_size(names.count);
@@ -82,7 +83,8 @@ static fa_status load_names(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
     const int64_t type = types.values ? fa_gguf_array_integer(&types, (uint64_t)id) : FA_TOKEN_NORMAL;
     token->type = type >= FA_TOKEN_NORMAL && type <= FA_TOKEN_BYTE ? (fa_token_type)type : FA_TOKEN_NORMAL;
     if (fa_vocabulary_id(vocabulary, token->name.bytes, token->name.length) >= 0) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: token %d is in the vocabulary twice", fa_gguf_name(gguf), id);
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: token %d is in the vocabulary twice", fa_gguf_name(gguf),
+                           id);
     }
     uint64_t at = hash_bytes(token->name.bytes, token->name.length);
     while (vocabulary->ids[at & vocabulary->ids_mask] >= 0) at++;
@@ -144,8 +146,8 @@ static fa_status load_merges(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
   for (int32_t rank = 0; (uint64_t)rank < lines.count; rank++) {
     const fa_gguf_string line = fa_gguf_next_string(&cursor);
     /* "left right"; neither holds a space, except that a first character may be one. */
-    const char *space = line.length > 2 && line.length <= sizeof joined ? memchr(line.bytes + 1, ' ', line.length - 1)
-                                                                       : NULL;
+    const char *space =
+        line.length > 2 && line.length <= sizeof joined ? memchr(line.bytes + 1, ' ', line.length - 1) : NULL;
     if (!space) {
       return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: merge %d is not two tokens with a space between",
                            fa_gguf_name(gguf), rank);

@@ -1,5 +1,5 @@
-/* From the file's tensors to packed weights: each is checked against the shape the metadata promises, dequantised on
- * all threads into one scratch matrix, and packed. */
+/* From the file's tensors to packed weights: each is checked against the shape the metadata promises,
+ * dequantised on all threads into one scratch matrix, and packed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,21 +8,22 @@
 #include "model.h"
 
 /* A tensor of exactly [rows, columns] (a vector: rows 1, one dimension) of a type that can be read. */
-static fa_status find_tensor(const fa_llama_model *model, const char *name, bool vector, int64_t rows, int64_t columns,
-                             const fa_gguf_tensor **found) {
+static fa_status find_tensor(const fa_llama_model *model, const char *name, bool vector, int64_t rows,
+                             int64_t columns, const fa_gguf_tensor **found) {
   const fa_gguf_tensor *tensor = fa_gguf_find_tensor(model->gguf, name);
   const char *file = fa_gguf_name(model->gguf);
   if (!tensor) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%s' is missing; the file does not hold a whole model", file,
-                         name);
+    return fa_llama_fail(FA_ERROR_ARGUMENT,
+                         "%s: tensor '%s' is missing; the file does not hold a whole model", file, name);
   }
   const fa_ggml_type *type = fa_ggml_type_of(tensor->type);
   if (!type->to_float) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%s' is of type %s; read here: %s", file, name, type->name,
-                         fa_ggml_types_read);
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%s' is of type %s; read here: %s", file, name,
+                         type->name, fa_ggml_types_read);
   }
   if (tensor->dims != (vector ? 1 : 2) || tensor->size[0] != columns || tensor->size[1] != rows) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%s' is %lld x %lld (%d dimensions); the metadata wants %lld x %lld",
+    return fa_llama_fail(FA_ERROR_ARGUMENT,
+                         "%s: tensor '%s' is %lld x %lld (%d dimensions); the metadata wants %lld x %lld",
                          file, name, (long long)tensor->size[1], (long long)tensor->size[0], tensor->dims,
                          (long long)rows, (long long)columns);
   }
@@ -57,14 +58,16 @@ typedef struct part {
   int64_t rows;
 } part;
 
-static fa_status load_matrix(fa_llama_model *model, int64_t layer, const part *parts, int count, int64_t columns,
-                             fa_packed_weight **weight) {
+static fa_status load_matrix(fa_llama_model *model, int64_t layer, const part *parts, int count,
+                             int64_t columns, fa_packed_weight **weight) {
   const fa_gguf_tensor *tensors[3];
   int64_t rows = 0;
   for (int i = 0; i < count; i++) {
     char name[64];
-    if (layer >= 0) snprintf(name, sizeof name, "blk.%lld.%s.weight", (long long)layer, parts[i].name);
-    else snprintf(name, sizeof name, "%s.weight", parts[i].name);
+    if (layer >= 0)
+      snprintf(name, sizeof name, "blk.%lld.%s.weight", (long long)layer, parts[i].name);
+    else
+      snprintf(name, sizeof name, "%s.weight", parts[i].name);
     const fa_status status = find_tensor(model, name, false, parts[i].rows, columns, &tensors[i]);
     if (status != FA_OK) return status;
     rows += parts[i].rows;
@@ -99,19 +102,22 @@ static fa_status load_layer(fa_llama_model *model, int64_t index) {
   if (status == FA_OK) status = load_matrix(model, index, &gate, 1, s->hidden, &layer->gate);
   if (status == FA_OK) status = load_matrix(model, index, &up, 1, s->hidden, &layer->up);
   if (status == FA_OK) status = load_matrix(model, index, &down, 1, s->feed_forward, &layer->down);
-  model->parameters += fa_llama_qkv_width(s) * s->hidden + s->hidden * out_columns + 3 * s->hidden * s->feed_forward;
+  model->parameters +=
+      fa_llama_qkv_width(s) * s->hidden + s->hidden * out_columns + 3 * s->hidden * s->feed_forward;
   return status;
 }
 
-/* A tensor nobody asked for (a bias, an adapter) would change the result: better no answer than a wrong one. */
+/* A tensor nobody asked for (a bias, an adapter) would change the result: better no answer than a wrong one.
+ */
 static fa_status refuse_unknown_tensors(const fa_llama_model *model, int64_t known) {
   if (fa_gguf_tensor_count(model->gguf) == known) return FA_OK;
-  static const char *const names[] = {"attn_norm", "ffn_norm", "attn_q", "attn_k", "attn_v", "attn_output",
-                                      "ffn_gate", "ffn_up", "ffn_down"};
+  static const char *const names[] = {"attn_norm",   "ffn_norm", "attn_q", "attn_k",  "attn_v",
+                                      "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
   for (int64_t i = 0; i < fa_gguf_tensor_count(model->gguf); i++) {
     const fa_gguf_string name = fa_gguf_tensor_at(model->gguf, i)->name;
-    bool expected = fa_gguf_string_is(name, "token_embd.weight") || fa_gguf_string_is(name, "output.weight") ||
-                    fa_gguf_string_is(name, "output_norm.weight") || fa_gguf_string_is(name, "rope_freqs.weight");
+    bool expected =
+        fa_gguf_string_is(name, "token_embd.weight") || fa_gguf_string_is(name, "output.weight") ||
+        fa_gguf_string_is(name, "output_norm.weight") || fa_gguf_string_is(name, "rope_freqs.weight");
     for (int64_t layer = 0; layer < model->shape.layers && !expected; layer++) {
       for (size_t n = 0; n < sizeof names / sizeof names[0] && !expected; n++) {
         char text[64];
@@ -120,7 +126,8 @@ static fa_status refuse_unknown_tensors(const fa_llama_model *model, int64_t kno
       }
     }
     if (!expected) {
-      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%.*s' has no place in a Llama model of %lld layers",
+      return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                           "%s: tensor '%.*s' has no place in a Llama model of %lld layers",
                            fa_gguf_name(model->gguf), name.length < 200 ? (int)name.length : 200, name.bytes,
                            (long long)model->shape.layers);
     }
