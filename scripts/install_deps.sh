@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 
 packages=(build-essential cmake ninja-build pkg-config git ca-certificates
           libcjson-dev libpopt-dev libpcre2-dev libcmocka-dev python3 python3-venv)
-if [ "${1:-}" = test ]; then
+want=${1:-build}
+if [ "$want" = test ]; then
   packages+=(clang-19 libomp-19-dev libclang-rt-19-dev llvm-19)
 fi
 
@@ -37,7 +38,8 @@ install_packages() {
     fail "apt-get could not install: ${missing[*]}"
 }
 
-# The stamp is the requirements themselves, so that a change of a pin makes the environment anew.
+# Pinned Python packages, for the tests only. The stamp is the requirements themselves, so that a change of a pin
+# makes the environment anew.
 install_python() {
   local stamp=.venv/requirements.installed python candidate
   if [ -e "$stamp" ] && cmp -s "$stamp" requirements.txt && .venv/bin/python -c '' 2>/dev/null; then return; fi
@@ -52,14 +54,21 @@ install_python() {
   echo "Making .venv with the pinned Python packages"
   rm -rf .venv
   "$python" -m venv .venv
-  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
-      -r requirements.txt </dev/null; then
-    rm -rf .venv
-    fail "pip could not install requirements.txt (see above); is a package registry reachable?"
+  if .venv/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --require-hashes \
+      --only-binary :all: -r requirements.txt </dev/null >.venv/pip.log 2>&1; then
+    cp requirements.txt "$stamp"
+    return
   fi
-  cp requirements.txt "$stamp"
+  tail -n 1 .venv/pip.log >&2
+  [ "$want" != test ] || fail "pip could not install requirements.txt: is a package registry reachable?"
+  echo "install_deps: no pinned Python packages (pip's line is above); the build does not need them, the tests do" >&2
+}
+
+install_onednn() {
+  PYTHON=.venv/bin/python scripts/fetch_onednn.sh </dev/null >/dev/null ||
+    echo "install_deps: building without oneDNN: no standard and eager baselines, no model runner" >&2
 }
 
 install_packages
 install_python
-if [ -x scripts/fetch_onednn.sh ]; then scripts/fetch_onednn.sh; fi
+install_onednn
