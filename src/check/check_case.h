@@ -42,7 +42,7 @@ typedef enum fa_values {
   FA_VALUES_NEAR_MAX, /* v near the largest number of fp16, logits far beyond it */
   FA_VALUES_RISING,   /* later keys have larger logits, so that every block raises the maximum */
   FA_VALUES_EQUAL,    /* all keys the same */
-  FA_VALUES_TINY,     /* v among fp16's subnormals, or next to fp32's */
+  FA_VALUES_TINY,     /* v among fp16's subnormals, or 1e-33 */
   FA_VALUES_ZERO,
   FA_VALUES_COUNT
 } fa_values;

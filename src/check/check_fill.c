@@ -33,11 +33,12 @@ static factors factors_of(fa_case *c) {
       f.q = fmin(FA_RANDOM_PICK(&c->random, targets) / (3.0 * scale * sqrt((double)p->head_dim_qk)), 1e4);
       break;
     case FA_VALUES_NEAR_MAX:
-      f.q = f.k = f16 ? 2e4 : 1e6;
+      f.q = f.k = f16 ? p->rotary_dim ? 1e4 : 2e4 : 1e6; /* rotating may add two of them */
       f.v = f16 ? quantised ? 1e4 : 3e4 : 1e30;
       if (quantised) f.k = 1e3;
       break;
-    case FA_VALUES_TINY: f.v = f16 ? 1e-6 : 1e-36; break;
+    /* Not nearer to the smallest normal number: a kernel may scale weights down by the number of keys. */
+    case FA_VALUES_TINY: f.v = f16 ? 1e-6 : 1e-33; break;
     case FA_VALUES_ZERO: f.q = f.k = f.v = 0.0; break;
     case FA_VALUES_NORMAL:
     case FA_VALUES_RISING:

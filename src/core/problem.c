@@ -206,8 +206,8 @@ fa_status fa_check_args(const fa_attention_problem *p, const fa_attention_args *
   CHECK(check_pointer("alibi_slopes", a->alibi_slopes, p->has_alibi));
   CHECK(check_stride("alibi_stride_batch", p->has_alibi ? a->alibi_stride_batch : 0));
   CHECK(check_pointer("sinks", a->sinks, p->has_sinks));
-  CHECK(check_tensor("bias", &a->bias, p->has_bias && rows_q > 0 && p->max_seqlen_kv > 0));
-  CHECK(check_tensor("mask", &a->mask, p->has_mask && rows_q > 0 && p->max_seqlen_kv > 0));
+  CHECK(check_tensor("bias", &a->bias, p->has_bias && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0));
+  CHECK(check_tensor("mask", &a->mask, p->has_mask && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0));
   CHECK(check_pointer("cu_seqlens_q", a->cu_seqlens_q, p->ragged_q));
   CHECK(check_pointer("cu_seqlens_kv", a->cu_seqlens_kv, p->ragged_kv));
   CHECK(check_pointer("seqlens_kv", a->seqlens_kv, p->has_seqlens_kv));
@@ -227,8 +227,8 @@ fa_status fa_check_args(const fa_attention_problem *p, const fa_attention_args *
     CHECK(check_pointer("rotary_sin", a->rotary_sin, 1));
   }
   if (p->kv_dtype != p->dtype) {
-    CHECK(check_tensor("k_scale", &a->k_scale, p->max_seqlen_kv > 0));
-    CHECK(check_tensor("v_scale", &a->v_scale, p->max_seqlen_kv > 0));
+    CHECK(check_tensor("k_scale", &a->k_scale, rows_kv > 0 && p->max_seqlen_kv > 0));
+    CHECK(check_tensor("v_scale", &a->v_scale, rows_kv > 0 && p->max_seqlen_kv > 0));
   }
   if (rows_q == 0) return FA_OK;
 

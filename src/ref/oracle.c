@@ -23,7 +23,7 @@ double ref_oracle_row(const ref_head *h, int64_t i, double *scratch, double *o) 
     if (p->has_alibi) s -= slope * (double)llabs(diagonal - j);
     if (p->has_bias) s += ref_bias(h, i, j);
     scores[j] = s;
-    if (!(s <= maximum)) maximum = s; /* so that a NaN score stays */
+    if (!isnan(maximum) && !(s <= maximum)) maximum = s; /* a NaN score stays */
   }
 
   for (int64_t d = 0; d < p->head_dim_v; d++) o[d] = 0.0;

@@ -28,7 +28,7 @@ double ref_same_precision_row(const ref_head *h, int64_t i, double *scratch, dou
     if (p->has_alibi) s -= slope * (float)llabs(diagonal - j);
     if (p->has_bias) s += (float)ref_bias(h, i, j);
     scores[j] = (double)s;
-    if (!(s <= maximum)) maximum = s;
+    if (!isnan(maximum) && !(s <= maximum)) maximum = s;
   }
 
   for (int64_t d = 0; d < p->head_dim_v; d++) o[d] = 0.0;
