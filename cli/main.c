@@ -26,6 +26,8 @@ static const struct {
 } subcommands[] = {
     {"info", "what this machine and this build can do, and what would be chosen", fa_info_command},
     {"run", "attention on arrays in .npy files", fa_run_command},
+    {"check", "every kernel against the reference, on random shapes", fa_check_command},
+    {"bench", "time prefill or decode, beside standard attention", fa_bench_command},
     {"generate", "let a language model (GGUF) continue a text", fa_generate_command},
     {"perplexity", "how well a language model (GGUF) predicts a text", fa_perplexity_command},
 };
