@@ -1,5 +1,5 @@
-/* exp and tanh of one fp32 lane, written without branches so that a loop over them becomes vector code in whatever
- * instruction set the including file is compiled for. */
+/* exp and tanh of one fp32 lane, written without branches so that a loop over them becomes vector code in
+ * whatever instruction set the including file is compiled for. */
 #ifndef FA_CPU_EXP_LANE_H
 #define FA_CPU_EXP_LANE_H
 
@@ -11,8 +11,8 @@
 /* ln 2 in two parts; n * FA_EXP_LN2_HIGH is exact for |n| < 2^15. */
 #define FA_EXP_LN2_HIGH 0.693359375f
 #define FA_EXP_LN2_LOW (-2.12194440e-4f)
-/* Below this e^x is smaller than the least normal number: the result is 0, so that no product downstream meets a
- * subnormal operand, which costs a hundred cycles. */
+/* Below this e^x is smaller than the least normal number: the result is 0, so that no product downstream
+ * meets a subnormal operand, which costs a hundred cycles. */
 #define FA_EXP_LEAST (-87.3f)
 
 /* (e^r - 1 - r) / r^2 on |r| <= ln2 / 2; with it e^r - 1 keeps its relative accuracy near 0 (about 1e-7). */

@@ -3,18 +3,21 @@
  *   s = rules(scale * q k^T),  p = 2^-c exp(s - m),  l = sum p,  o = sum p v / l,  lse = m + ln l + c ln 2
  *
  * online over key blocks (m the running row maximum), c with 2^c >= S_kv. Scores, weights and sums are fp32.
- * Every type, every rule. Appended tokens and quantised K, V are just tokens once converted. Splitting the keys
- * (kv_splits) is what the online softmax does in sequence anyway, so a request for splits changes nothing.
+ * Every type, every rule. Appended tokens and quantised K, V are just tokens once converted. Splitting the
+ * keys (kv_splits) is what the online softmax does in sequence anyway, so a request for splits changes
+ * nothing.
  *
  * Exactness beyond the formula, which is what the vector kernels fall back on this file for:
  *   - a masked key is left out: its V row is not touched, so nothing leaks from NaN or infinity there;
- *   - a kept key's weight never falls below 2^-100, so that an infinity in its V row arrives in o as it does in exact
- *     arithmetic, and no product is subnormal, which would be slow (a finite o moves by 2^-60 of the largest v);
+ *   - a kept key's weight never falls below 2^-100, so that an infinity in its V row arrives in o as it does
+ *     in exact arithmetic, and no product is subnormal, which would be slow (a finite o moves by 2^-60 of the
+ *     largest v);
  *   - the factor 2^-c keeps sum p v below the largest v, so that o overflows only where the exact o does.
  *
  * Shapes: q [S_q, D], k [S_kv, D], v [S_kv, D_v] of one (batch entry, query head).
- * Level one: 64 rows x 64 keys, all of it fp32 in scratch: K transposed [D, 64], V [64, D_v], Q [64, D], O [64, D_v]
- *   (128 KB at D = 128). Level two: 4 rows x 8 keys (or 8 values of D_v), eight registers of four lanes.
+ * Level one: 64 rows x 64 keys, all of it fp32 in scratch: K transposed [D, 64], V [64, D_v], Q [64, D], O
+ *   [64, D_v] (128 KB at D = 128). Level two: 4 rows x 8 keys (or 8 values of D_v), eight registers of four
+ *   lanes.
  * Bound: arithmetic; 4-lane multiply and add of the baseline instruction set.
  */
 #include <stdbool.h>
@@ -86,8 +89,8 @@ static bool is_quantised(fa_dtype dtype) { return dtype == FA_INT8 || dtype == F
 
 /* K (or V) tokens [key, key + keys): value d of token j goes to to[d * dim_stride + j * token_stride]. */
 static void load_tokens(const fa_plan *plan, const fa_attention_args *args, const fa_tensor *t,
-                        const fa_tensor *t_scale, int64_t b, int64_t kv_head, int64_t dim, int64_t key, int64_t keys,
-                        float *to, int64_t dim_stride, int64_t token_stride) {
+                        const fa_tensor *t_scale, int64_t b, int64_t kv_head, int64_t dim, int64_t key,
+                        int64_t keys, float *to, int64_t dim_stride, int64_t token_stride) {
   const fa_dtype dtype = plan->problem.kv_dtype;
   const fa_cpu_tokens tokens = fa_cpu_tokens_of(plan, args, t, fa_dtype_size(dtype), b, kv_head);
   fa_cpu_tokens scales = tokens;
@@ -99,8 +102,8 @@ static void load_tokens(const fa_plan *plan, const fa_attention_args *args, cons
   }
 }
 
-/* Four lanes that the compiler maps to whatever the target has. Neither gcc 12 nor clang 19 keeps a 4 x 8 block of
- * sums in registers when it is written as loops over arrays (measured: a quarter of the speed). */
+/* Four lanes that the compiler maps to whatever the target has. Neither gcc 12 nor clang 19 keeps a 4 x 8
+ * block of sums in registers when it is written as loops over arrays (measured: a quarter of the speed). */
 typedef float lanes __attribute__((vector_size(16), may_alias));
 enum { WIDTH = 4 };
 
@@ -156,7 +159,8 @@ static float softmax_row(float *restrict s, int64_t keys, float unit, float *m, 
 static void values(const tile *t, float *o, int64_t keys) {
   const float *p0 = t->s, *p1 = p0 + KEYS, *p2 = p1 + KEYS, *p3 = p2 + KEYS;
   for (int64_t c = 0; c < t->dim_v; c += LANES) {
-    lanes *o0 = (lanes *)(o + c), *o1 = o0 + t->dim_v / WIDTH, *o2 = o1 + t->dim_v / WIDTH, *o3 = o2 + t->dim_v / WIDTH;
+    lanes *o0 = (lanes *)(o + c), *o1 = o0 + t->dim_v / WIDTH, *o2 = o1 + t->dim_v / WIDTH,
+          *o3 = o2 + t->dim_v / WIDTH;
     lanes a0 = o0[0], b0 = o0[1], a1 = o1[0], b1 = o1[1], a2 = o2[0], b2 = o2[1], a3 = o3[0], b3 = o3[1];
     const float *v = t->v + c;
     for (int64_t j = 0; j < keys; j++, v += t->dim_v) {
@@ -180,9 +184,10 @@ static void values_kept(const tile *t, const float *restrict s, float *restrict 
   }
 }
 
-/* STRIP rows from tile row r0 (the last `STRIP - rows` of them are padding) against keys [key, key + keys). */
-static void strip_block(const tile *t, const fa_score_rules *rules, float scale, float unit, int64_t row, int64_t r0,
-                        int64_t rows, int64_t key, int64_t keys) {
+/* STRIP rows from tile row r0 (the last `STRIP - rows` of them are padding) against keys
+ * [key, key + keys). */
+static void strip_block(const tile *t, const fa_score_rules *rules, float scale, float unit, int64_t row,
+                        int64_t r0, int64_t rows, int64_t key, int64_t keys) {
   float *o = t->o + r0 * t->dim_v;
   scores(t, t->q + r0 * t->dim, scale, keys);
   fa_score_rules_apply(rules, t->s, KEYS, row + r0, rows, key, keys);
@@ -206,8 +211,8 @@ static void strip_block(const tile *t, const fa_score_rules *rules, float scale,
 }
 
 /* l and m of a finished row to o and lse. */
-static void finish_row(const fa_plan *plan, const fa_attention_args *args, const tile *t, int64_t b, int64_t h,
-                       int64_t i, int64_t r, float unit) {
+static void finish_row(const fa_plan *plan, const fa_attention_args *args, const tile *t, int64_t b,
+                       int64_t h, int64_t i, int64_t r, float unit) {
   const fa_attention_problem *p = &plan->problem;
   float m = t->m[r], l = t->l[r], shrink = 1.0f;
   if (p->has_sinks) {
@@ -226,8 +231,8 @@ static void finish_row(const fa_plan *plan, const fa_attention_args *args, const
   if (p->has_lse) fa_cpu_lse_row(plan, args, b, h)[i] = l == 0.0f ? -INFINITY : m + logf(l / unit);
 }
 
-void fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *args, int64_t b, int64_t h, int64_t row,
-                           int64_t rows, void *scratch) {
+void fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *args, int64_t b, int64_t h,
+                           int64_t row, int64_t rows, void *scratch) {
   const fa_attention_problem *p = &plan->problem;
   const tile t = tile_of(p, scratch);
   const fa_score_rules rules = fa_score_rules_of(plan, args, b, h);
@@ -250,7 +255,8 @@ void fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *args, i
     for (int64_t key = range.begin; key < range.end; key += KEYS) {
       const int64_t keys = fa_min(KEYS, range.end - key);
       memset(t.k, 0, (size_t)(t.dim * KEYS) * sizeof(float));
-      load_tokens(plan, args, &args->k, &args->k_scale, b, h / plan->group, p->head_dim_qk, key, keys, t.k, KEYS, 1);
+      load_tokens(plan, args, &args->k, &args->k_scale, b, h / plan->group, p->head_dim_qk, key, keys, t.k,
+                  KEYS, 1);
       load_tokens(plan, args, &args->v, &args->v_scale, b, h / plan->group, p->head_dim_v, key, keys, t.v, 1,
                   t.dim_v);
       for (int64_t r0 = 0; r0 < count; r0 += STRIP) {
@@ -292,7 +298,8 @@ static void job_body(void *shared, fa_cpu_work *work, int thread) {
   }
 }
 
-fa_status fa_prefill_c_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
+fa_status fa_prefill_c_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
+                           fa_stream stream) {
   (void)stream;
   const fa_attention_problem *p = &plan->problem;
   job j = {plan, args, workspace, fa_ceil_div(p->max_seqlen_q, ROWS)};

@@ -1,7 +1,8 @@
-/* The score rules beyond scale, on a tile of fp32 scores [rows, keys] between Q K^T and softmax:
- *   softcap, ALiBi, bias, boolean mask (fa_score_rules_apply), band (fa_score_band_apply).
- * A key that is masked out becomes -INFINITY; softmax turns that into a weight of exactly 0. The loops run along the
- * keys and vectorise in the including file's instruction set. A problem without rules pays one test a tile. */
+/* The score rules beyond scale, on a tile of fp32 scores [rows, keys] between Q K^T and softmax: softcap,
+ *   ALiBi, bias, boolean mask (fa_score_rules_apply), band (fa_score_band_apply).
+ * A key that is masked out becomes -INFINITY; softmax turns that into a weight of exactly 0. The loops run
+ * along the keys and vectorise in the including file's instruction set. A problem without rules pays one test
+ * a tile. */
 #ifndef FA_CPU_SCORE_RULES_H
 #define FA_CPU_SCORE_RULES_H
 
@@ -69,7 +70,8 @@ static inline void fa_score_bias_row(float *restrict s, const void *bias, fa_dty
   }
 }
 
-/* One query against keys [key, key + keys), all below seqlen_kv; s holds scale * q . k, for keys at stride 1. */
+/* One query against keys [key, key + keys), all below seqlen_kv; s holds scale * q . k, for keys at stride 1.
+ */
 static inline void fa_score_rules_apply_row(const fa_score_rules *rules, float *restrict s, int64_t row,
                                             int64_t key, int64_t keys) {
   if (rules->softcap > 0.0f) {
@@ -82,7 +84,8 @@ static inline void fa_score_rules_apply_row(const fa_score_rules *rules, float *
     for (int32_t j = 0; j < (int32_t)keys; j++) s[j] -= slope * fabsf((float)(distance - j));
   }
   if (rules->bias) {
-    const char *bias = rules->bias + row * rules->bias_stride + key * (int64_t)fa_dtype_size(rules->bias_dtype);
+    const char *bias =
+        rules->bias + row * rules->bias_stride + key * (int64_t)fa_dtype_size(rules->bias_dtype);
     fa_score_bias_row(s, bias, rules->bias_dtype, keys);
   }
   if (rules->mask) {
@@ -92,14 +95,16 @@ static inline void fa_score_rules_apply_row(const fa_score_rules *rules, float *
 }
 
 /* A tile of queries [row, row + rows): row r of the tile starts at s + r * row_stride. */
-static inline void fa_score_rules_apply(const fa_score_rules *rules, float *s, int64_t row_stride, int64_t row,
-                                        int64_t rows, int64_t key, int64_t keys) {
+static inline void fa_score_rules_apply(const fa_score_rules *rules, float *s, int64_t row_stride,
+                                        int64_t row, int64_t rows, int64_t key, int64_t keys) {
   if (!rules->any) return;
   for (int64_t r = 0; r < rows; r++) fa_score_rules_apply_row(rules, s + r * row_stride, row + r, key, keys);
 }
 
-/* Keys of [key, key + keys) that query `row` keeps by band and sequence end, relative to key; empty: begin == end. */
-static inline fa_key_range fa_score_band_row(const fa_score_rules *rules, int64_t row, int64_t key, int64_t keys) {
+/* Keys of [key, key + keys) that query `row` keeps by band and sequence end, relative to key; empty: begin ==
+ * end. */
+static inline fa_key_range fa_score_band_row(const fa_score_rules *rules, int64_t row, int64_t key,
+                                             int64_t keys) {
   const int64_t last = fa_min(row + rules->band.upper, rules->seqlen_kv - 1);
   fa_key_range range;
   range.begin = fa_min(fa_max(row + rules->band.lower - key, 0), keys);
@@ -107,8 +112,8 @@ static inline fa_key_range fa_score_band_row(const fa_score_rules *rules, int64_
   return range;
 }
 
-/* The tile-mask's window case by per-row bounds. keys may run past the sequence's end (padding of a vector tile):
- * what lies there becomes -INFINITY whatever it holds. */
+/* The tile-mask's window case by per-row bounds. keys may run past the sequence's end (padding of a vector
+ * tile): what lies there becomes -INFINITY whatever it holds. */
 static inline void fa_score_band_apply(const fa_score_rules *rules, float *s, int64_t row_stride, int64_t row,
                                        int64_t rows, int64_t key, int64_t keys) {
   for (int64_t r = 0; r < rows; r++) {
