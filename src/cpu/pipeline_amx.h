@@ -54,7 +54,9 @@ typedef struct fa_amx_pipeline {
   float *o;          /* [subs][units][2 d tiles][2 query tiles][16 x 16] */
   float *reference;  /* [subs][32], log2 */
   float *threshold;  /* [subs][32], in units of unscaled scores; -inf before the first kept key */
-  float *sum;        /* [subs][32] */
+  float *sum;        /* [subs][32], of P as rounded: o is then a weighted mean whatever the rounding */
+  float *exact_sum;  /* [subs][32], of P before rounding, for lse */
+  int wants_lse;
   float *pending;    /* [32] factors O of the current sub still lacks */
   int has_pending;
   int64_t seqlen_kv;
@@ -90,6 +92,7 @@ static __attribute__((noinline)) void fa_amx_raise(fa_amx_pipeline *w, int32_t s
   const __m512 limit = _mm512_div_ps(_mm512_add_ps(raised, _mm512_set1_ps(8.0f)), w->scale);
   _mm512_mask_store_ps(w->threshold + lane, up, limit);
   _mm512_store_ps(w->sum + lane, _mm512_mul_ps(factor, _mm512_load_ps(w->sum + lane)));
+  _mm512_store_ps(w->exact_sum + lane, _mm512_mul_ps(factor, _mm512_load_ps(w->exact_sum + lane)));
   float *pending = w->pending + query_tile * 16;
   _mm512_store_ps(pending, _mm512_mul_ps(factor, _mm512_load_ps(pending)));
   w->has_pending = 1;
@@ -154,16 +157,18 @@ FA_AMX_INLINE void fa_amx_softmax_half(fa_amx_pipeline *w, const fa_amx_block *b
   const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
                                               6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   char *row = p + (chunk * 2 + query_tile) * FA_TILE_BYTES + key_tile * 512 + eight * 256;
-  __m512 sum_even = _mm512_load_ps(w->sum + lane), sum_odd = _mm512_setzero_ps();
+  const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
+  __m512 sum = _mm512_load_ps(w->sum + lane), exact = _mm512_setzero_ps();
   for (int i = 0; i < 8; i += 2) {
     const __m512 even = fa_exp2_bf16(_mm512_fmsub_ps(v[i], w->scale, reference));
     const __m512 odd = fa_exp2_bf16(_mm512_fmsub_ps(v[i + 1], w->scale, reference));
-    sum_even = _mm512_add_ps(sum_even, even);
-    sum_odd = _mm512_add_ps(sum_odd, odd);
-    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-    _mm512_store_si512(row + i * 32, _mm512_permutexvar_epi16(interleave, both));
+    if (w->wants_lse) exact = _mm512_add_ps(exact, _mm512_add_ps(even, odd));
+    const __m512i both = _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+    _mm512_store_si512(row + i * 32, both);
+    sum = _mm512_dpbf16_ps(sum, (__m512bh)both, ones);
   }
-  _mm512_store_ps(w->sum + lane, _mm512_add_ps(sum_even, sum_odd));
+  _mm512_store_ps(w->sum + lane, sum);
+  if (w->wants_lse) _mm512_store_ps(w->exact_sum + lane, _mm512_add_ps(exact, _mm512_load_ps(w->exact_sum + lane)));
 }
 
 /* The softmax work that step `step` of `steps` of a unit does: halves, spread evenly. */

@@ -17,6 +17,7 @@
 #define LOG2E 1.44269504088896340736f
 #define LN2 0.69314718055994530942f
 #define ALIGN 64
+#define NOT_FINITE 0x99 /* quiet and signalling NaN, both infinities */
 
 /* ------------------------------------------------------------- instances of the pipeline */
 
@@ -64,7 +65,7 @@ static fa_amx_shape shape_of(const fa_attention_problem *problem) {
 /* ------------------------------------------------------------- what one thread works in */
 
 typedef struct thread_layout {
-  size_t k, v, q, o, scores, p, reference, threshold, sum, pending, subs, blocks, exact, bytes;
+  size_t k, v, q, o, scores, p, reference, threshold, sum, exact_sum, pending, subs, blocks, exact, bytes;
 } thread_layout;
 
 static thread_layout layout_of(const fa_plan *plan) {
@@ -80,6 +81,7 @@ static thread_layout layout_of(const fa_plan *plan) {
   PLACE(reference, subs * FA_SUB_ROWS * sizeof(float));
   PLACE(threshold, subs * FA_SUB_ROWS * sizeof(float));
   PLACE(sum, subs * FA_SUB_ROWS * sizeof(float));
+  PLACE(exact_sum, subs * FA_SUB_ROWS * sizeof(float));
   PLACE(subs, subs * sizeof(fa_amx_sub));
   PLACE(blocks, subs * (keys / (chunks * FA_CHUNK_KEYS)) * sizeof(fa_amx_block));
   PLACE(q, subs * (size_t)shape.qk_steps * 2u * FA_TILE_BYTES);
@@ -206,8 +208,12 @@ static void finish_lanes(const job *work, const fa_amx_pipeline *w, int64_t b, i
   const int64_t rows = fa_min(16, seqlen_q - row);
   if (rows <= 0) return;
   const int64_t lane = sub_index * FA_SUB_ROWS + tile * 16;
-  __m512 sum = _mm512_load_ps(w->sum + lane), reference = _mm512_load_ps(w->reference + lane);
+  __m512 sum = _mm512_load_ps(w->sum + lane), exact_sum = _mm512_load_ps(w->exact_sum + lane);
+  __m512 reference = _mm512_load_ps(w->reference + lane);
   const __mmask16 empty = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_EQ_OQ);
+  /* Beyond 2^22 the reference is too coarse to stand near the scores it is subtracted from. */
+  __mmask16 bad = _mm512_fpclass_ps_mask(sum, NOT_FINITE) |
+                  _mm512_cmp_ps_mask(_mm512_abs_ps(reference), _mm512_set1_ps(0x1p22f), _CMP_NLE_UQ);
   __m512 weight = _mm512_set1_ps(1.0f); /* of O and sum once a sink has raised the reference */
   if (p->has_sinks) {
     const __m512 sink = _mm512_set1_ps(work->args->sinks[sub->head] * LOG2E);
@@ -219,10 +225,11 @@ static void finish_lanes(const job *work, const fa_amx_pipeline *w, int64_t b, i
     _mm512_store_ps(share, _mm512_sub_ps(sink, reference));
     for (int i = 0; i < 16; ++i) share[i] = exp2f(share[i]);
     sum = _mm512_fmadd_ps(sum, weight, _mm512_load_ps(share));
+    exact_sum = _mm512_fmadd_ps(exact_sum, weight, _mm512_load_ps(share));
+    bad |= _mm512_fpclass_ps_mask(sum, NOT_FINITE);
   }
   const __m512 inverse = _mm512_maskz_div_ps((__mmask16)~empty, weight, sum);
   const __mmask16 valid = (__mmask16)((1u << rows) - 1u);
-  __mmask16 bad = _mm512_fpclass_ps_mask(sum, 0x99) | _mm512_fpclass_ps_mask(reference, 0x99); /* NaN, infinities */
 
   const fa_cpu_rows out = fa_cpu_q_rows(work->plan, work->args, &work->args->o, b, sub->head);
   for (int unit = 0; unit < work->shape.units; ++unit) {
@@ -232,7 +239,7 @@ static void finish_lanes(const job *work, const fa_amx_pipeline *w, int64_t b, i
       const __m512 a = _mm512_maskz_mul_ps((__mmask16)~empty, inverse, _mm512_load_ps(o + r * 16));
       const __m512 c =
           _mm512_maskz_mul_ps((__mmask16)~empty, inverse, _mm512_load_ps(o + 2 * FA_TILE_FLOATS + r * 16));
-      bad |= _mm512_fpclass_ps_mask(a, 0x99) | _mm512_fpclass_ps_mask(c, 0x99);
+      bad |= _mm512_fpclass_ps_mask(a, NOT_FINITE) | _mm512_fpclass_ps_mask(c, NOT_FINITE);
       low[r] = _mm512_castps_si512(a);
       high[r] = _mm512_castps_si512(c);
     }
@@ -248,7 +255,7 @@ static void finish_lanes(const job *work, const fa_amx_pipeline *w, int64_t b, i
   if (p->has_lse) {
     float *lse = fa_cpu_lse_row(work->plan, work->args, b, sub->head) + row;
     float sums[16] __attribute__((aligned(ALIGN))), references[16] __attribute__((aligned(ALIGN)));
-    _mm512_store_ps(sums, sum);
+    _mm512_store_ps(sums, exact_sum);
     _mm512_store_ps(references, reference);
     for (int64_t i = 0; i < rows; ++i)
       lse[i] = sums[i] > 0.0f ? (references[i] + log2f(sums[i])) * LN2 : -INFINITY;
@@ -298,6 +305,8 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
   w.reference = (float *)(scratch + at->reference);
   w.threshold = (float *)(scratch + at->threshold);
   w.sum = (float *)(scratch + at->sum);
+  w.exact_sum = (float *)(scratch + at->exact_sum);
+  w.wants_lse = p->has_lse;
   w.pending = (float *)(scratch + at->pending);
   w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
   w.band = fa_band_of(p, seqlen_q, w.seqlen_kv);
@@ -312,7 +321,7 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
   }
   memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
   for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
-    w.reference[i] = w.sum[i] = 0.0f;
+    w.reference[i] = w.sum[i] = w.exact_sum[i] = 0.0f;
     w.threshold[i] = -INFINITY;
   }
   for (int i = 0; i < FA_SUB_ROWS; ++i) w.pending[i] = 1.0f;
