@@ -7,7 +7,7 @@ ARGS ?=
 
 build:
 	@scripts/install_deps.sh
-	@cmake --preset $(PRESET) --log-level=WARNING
+	@configured=$$(cmake --preset $(PRESET) 2>&1) || { echo "$$configured" >&2; exit 1; }
 	@cmake --build --preset $(PRESET)
 
 demo: build

@@ -5,15 +5,13 @@ if(SKBUILD)
   # A wheel holds no symbolic links: one plain file beside the Python modules.
   set_property(TARGET fastattention PROPERTY VERSION)
   set_property(TARGET fastattention PROPERTY SOVERSION)
-  install(TARGETS fastattention LIBRARY DESTINATION fastattention)
+  install(TARGETS fastattention LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
   return()
 endif()
 
 install(TARGETS fastattention EXPORT fastattentionTargets)
 install(DIRECTORY include/fastattention DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(TARGET fastattn)
-  file(RELATIVE_PATH lib_from_bin /${CMAKE_INSTALL_BINDIR} /${CMAKE_INSTALL_LIBDIR})
-  set_target_properties(fastattn PROPERTIES INSTALL_RPATH "$ORIGIN/${lib_from_bin}")
   install(TARGETS fastattn)
 endif()
 
