@@ -72,6 +72,7 @@ fa_status fa_llama_eval(fa_llama_session *session, const int32_t *tokens, int64_
 /* Logits after rows [row, row + rows) of the last eval: [rows, vocabulary]. */
 fa_status fa_llama_logits(fa_llama_session *session, int64_t row, int64_t rows, float *logits);
 
+const fa_llama_model *fa_llama_session_model(const fa_llama_session *session);
 int64_t fa_llama_session_position(const fa_llama_session *session); /* tokens in the cache */
 /* Forgets all but the first `tokens` tokens. */
 fa_status fa_llama_session_rewind(fa_llama_session *session, int64_t tokens);
@@ -79,6 +80,11 @@ fa_status fa_llama_session_rewind(fa_llama_session *session, int64_t tokens);
 /* Names in the kernel table of what ran last for prompts and for single tokens; "" before. */
 const char *fa_llama_session_prefill_kernel(const fa_llama_session *session);
 const char *fa_llama_session_decode_kernel(const fa_llama_session *session);
+
+/* Forgets everything, reads `count` >= 1 tokens, and gives the sum of -log p of all but the first, in nats.
+ */
+fa_status fa_llama_score(fa_llama_session *session, int threads, const int32_t *tokens, int64_t count,
+                         double *nats);
 
 /* ------------------------------------------------------------------------ tokenizer */
 

@@ -334,6 +334,7 @@ void fa_llama_session_free(fa_llama_session *session) {
   free(session);
 }
 
+const fa_llama_model *fa_llama_session_model(const fa_llama_session *session) { return session->model; }
 int64_t fa_llama_session_position(const fa_llama_session *session) { return session->position; }
 
 fa_status fa_llama_session_rewind(fa_llama_session *session, int64_t tokens) {

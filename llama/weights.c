@@ -12,6 +12,7 @@ static fa_status find_tensor(const fa_llama_model *model, const char *name, bool
                              int64_t columns, const fa_gguf_tensor **found) {
   const fa_gguf_tensor *tensor = fa_gguf_find_tensor(model->gguf, name);
   const char *file = fa_gguf_name(model->gguf);
+  *found = tensor;
   if (!tensor) {
     return fa_llama_fail(FA_ERROR_ARGUMENT,
                          "%s: tensor '%s' is missing; the file does not hold a whole model", file, name);
@@ -27,7 +28,6 @@ static fa_status find_tensor(const fa_llama_model *model, const char *name, bool
                          file, name, (long long)tensor->size[1], (long long)tensor->size[0], tensor->dims,
                          (long long)rows, (long long)columns);
   }
-  *found = tensor;
   return FA_OK;
 }
 

@@ -1,0 +1,148 @@
+/* fastattn perplexity: how well a language model predicts a text. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model_commands.h"
+
+static struct {
+  fa_common_options common;
+  const char *model, *file, *attention;
+  long window, most;
+} options = {.common = FA_COMMON_OPTIONS_INIT};
+
+static const struct poptOption table[] = {
+    {"model", 'm', POPT_ARG_STRING, &options.model, 0, "the model, a GGUF file of the Llama family", "FILE"},
+    {"file", 'f', POPT_ARG_STRING, &options.file, 0, "the text, UTF-8; - is standard input", "FILE"},
+    {"ctx", '\0', POPT_ARG_LONG, &options.window, 0,
+     "tokens predicted from one another at a time (default 2048, or the model's context if that is less)",
+     "N"},
+    {"max-tokens", '\0', POPT_ARG_LONG, &options.most, 0, "read no more of the text; 0 is all (default 0)",
+     "N"},
+    {"attention", '\0', POPT_ARG_STRING, &options.attention, 0,
+     "fast, or a baseline to compare with: standard, eager (default fast)", "NAME"},
+    FA_COMMON_OPTIONS(options.common),
+    POPT_TABLEEND};
+
+static const fa_command_help help = {
+    "perplexity", "-m FILE -f TEXT [OPTION...]",
+    "Cuts the text into windows of --ctx tokens and lets the model predict each token of\n"
+    "a window from those before it; the first of each window is given. Perplexity is\n"
+    "exp(mean of -log p): lower is better. Compare it between attentions on one text and\n"
+    "window, not with numbers found elsewhere.",
+    "  fastattn perplexity -m SmolLM2-135M-Instruct.Q4_1.gguf -f book.txt --ctx 1024"};
+
+typedef struct measurement {
+  fa_context *context;
+  fa_llama_model *model;
+  fa_llama_session *session;
+  fa_token_list text;   /* of the whole file */
+  fa_token_list window; /* begin-of-sequence token, if the model wants one, and some of the text */
+  char *bytes;
+  const char *kernel, *attention;
+  int64_t predicted;
+  double nats, seconds;
+  fa_output json;
+} measurement;
+
+static int read_options(measurement *m) {
+  if (!options.model) return fa_usage_error("-m is missing; it names the model, a GGUF file");
+  if (!options.file) return fa_usage_error("-f is missing; it names the text");
+  if (options.window != 0 && options.window < 2) {
+    return fa_usage_error("--ctx is %ld; it must be at least 2", options.window);
+  }
+  if (options.most < 0) return fa_usage_error("--max-tokens is %ld; it must be at least 0", options.most);
+  return fa_model_attention(options.attention, options.common.kernel, &m->kernel, &m->attention);
+}
+
+static int prepare(measurement *m) {
+  size_t length;
+  int code = fa_model_read_text(options.file, &m->bytes, &length);
+  if (code == FA_EXIT_OK) code = fa_model_open(&options.common, options.model, &m->context, &m->model);
+  if (code != FA_EXIT_OK) return code;
+  const fa_tokenizer *tokenizer = fa_llama_model_tokenizer(m->model);
+  const int64_t context = fa_llama_model_shape(m->model)->context;
+  if (options.window == 0) options.window = context < 2048 ? (long)context : 2048;
+  if (options.window > context) {
+    return fa_usage_error("--ctx is %ld; the model was trained for at most %lld", options.window,
+                          (long long)context);
+  }
+  if (fa_tokenizer_encode(tokenizer, m->bytes, length, FA_ENCODE_PLAIN, &m->text) != FA_OK ||
+      fa_tokenizer_encode(tokenizer, "", 0, FA_ENCODE_BOS, &m->window) != FA_OK) {
+    return fa_model_failure();
+  }
+  if (options.most && m->text.count > options.most) m->text.count = options.most;
+  if (m->text.count + m->window.count < 2) {
+    return fa_failure("%s gives %lld tokens; at least 2 are needed", options.file, (long long)m->text.count);
+  }
+  return fa_llama_session_create(m->model, options.window, m->kernel, &m->session) == FA_OK
+             ? FA_EXIT_OK
+             : fa_model_failure();
+}
+
+static int measure(measurement *m) {
+  const int64_t head = m->window.count, step = options.window - head;
+  const double begin = fa_model_seconds();
+  for (int64_t at = 0; at < m->text.count; at += step) {
+    const int64_t take = m->text.count - at < step ? m->text.count - at : step;
+    double nats;
+    if (head + take < 2) break;
+    m->window.count = head;
+    for (int64_t i = 0; i < take; i++) {
+      if (fa_token_list_append(&m->window, m->text.ids[at + i]) != FA_OK) return fa_model_failure();
+    }
+    if (fa_llama_score(m->session, fa_context_threads(m->context), m->window.ids, head + take, &nats) !=
+        FA_OK) {
+      return fa_model_failure();
+    }
+    m->nats += nats;
+    m->predicted += head + take - 1;
+  }
+  m->seconds = fa_model_seconds() - begin;
+  if (!isfinite(m->nats)) return fa_failure("the model's logits are not finite; is the file damaged?");
+  return FA_EXIT_OK;
+}
+
+static int report(measurement *m) {
+  const double perplexity = exp(m->nats / (double)m->predicted);
+  if (fa_options_prints_text(&options.common)) {
+    printf("perplexity %.4f over %lld tokens, windows of %ld, attention %s, %.1f tokens/s\n", perplexity,
+           (long long)m->predicted, options.window, m->attention, (double)m->predicted / m->seconds);
+  }
+  if (!options.common.json) return FA_EXIT_OK;
+  cJSON *row = cJSON_CreateObject();
+  if (!row) return fa_failure("no memory for the JSON");
+  cJSON_AddStringToObject(row, "op", "perplexity");
+  fa_model_describe(row, m->context, m->model, options.model);
+  cJSON_AddStringToObject(row, "file", options.file);
+  cJSON_AddStringToObject(row, "attention", m->attention);
+  cJSON_AddStringToObject(row, "prefill_kernel", fa_llama_session_prefill_kernel(m->session));
+  cJSON_AddNumberToObject(row, "ctx", (double)options.window);
+  cJSON_AddNumberToObject(row, "perplexity", perplexity);
+  cJSON_AddNumberToObject(row, "tokens", (double)m->predicted);
+  cJSON_AddNumberToObject(row, "nats", m->nats);
+  cJSON_AddNumberToObject(row, "ms", m->seconds * 1e3);
+  cJSON_AddNumberToObject(row, "tokens_per_s", (double)m->predicted / m->seconds);
+  const int code = fa_output_json(&m->json, row);
+  cJSON_Delete(row);
+  return code;
+}
+
+int fa_perplexity_command(int argc, const char **argv) {
+  measurement m = {.json = FA_OUTPUT_INIT};
+  int code;
+  if (!fa_options_parse(&help, table, argc, argv, NULL, &code)) return code;
+  code = read_options(&m);
+  if (code == FA_EXIT_OK && options.common.json) code = fa_output_open(&m.json, options.common.json);
+  if (code == FA_EXIT_OK) code = prepare(&m);
+  if (code == FA_EXIT_OK) code = measure(&m);
+  if (code == FA_EXIT_OK) code = report(&m);
+  fa_output_discard(&m.json);
+  fa_llama_session_free(m.session);
+  fa_llama_model_free(m.model);
+  fa_context_destroy(m.context);
+  fa_token_list_free(&m.text);
+  fa_token_list_free(&m.window);
+  free(m.bytes);
+  return code;
+}
