@@ -11,7 +11,7 @@ build:
 	@cmake --build --preset $(PRESET)
 
 demo: build
-	@scripts/demo.sh
+	@python3 scripts/demo.py
 
 test:
 	@scripts/install_deps.sh test
