@@ -1,0 +1,28 @@
+/* Where the tests find the real model: FASTATTENTION_MODEL, or the cache that scripts/fetch_model.sh fills.
+ */
+#ifndef FA_TESTS_MODEL_FILE_H
+#define FA_TESTS_MODEL_FILE_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FA_TEST_MODEL_NAME "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+/* NULL when it is not here; then the test says so and skips. */
+static inline const char *fa_test_model(void) {
+  static char path[4096];
+  const char *given = getenv("FASTATTENTION_MODEL"), *cache = getenv("XDG_CACHE_HOME"),
+             *home = getenv("HOME");
+  if (given && *given)
+    snprintf(path, sizeof path, "%s", given);
+  else if (cache && *cache)
+    snprintf(path, sizeof path, "%s/fastattention/" FA_TEST_MODEL_NAME, cache);
+  else
+    snprintf(path, sizeof path, "%s/.cache/fastattention/" FA_TEST_MODEL_NAME, home ? home : "");
+  FILE *file = fopen(path, "rb");
+  if (file) fclose(file);
+  if (!file) fprintf(stderr, "no model at %s (scripts/fetch_model.sh brings it): skipped\n", path);
+  return file ? path : NULL;
+}
+
+#endif
