@@ -5,9 +5,7 @@
 #include "commands.h"
 #include "options.h"
 
-static struct {
-  fa_common_options common;
-} options = {FA_COMMON_OPTIONS_INIT};
+static struct { fa_common_options common; } options = {FA_COMMON_OPTIONS_INIT};
 
 static const struct poptOption table[] = {FA_OPTION_DEVICE(options.common), FA_OPTION_THREADS(options.common),
                                           FA_OPTION_KERNEL(options.common), FA_OPTION_JSON(options.common),
@@ -128,6 +126,21 @@ static void print_kernels(void) {
   }
 }
 
+/* Indented by six, broken between words. */
+static void print_wrapped(const char *text) {
+  enum { WIDTH = 90 };
+  while (*text) {
+    size_t length = strlen(text);
+    if (length > WIDTH) {
+      for (length = WIDTH; length > 0 && text[length] != ' ';) length--;
+      if (length == 0) length = strcspn(text, " ");
+    }
+    printf("      %.*s\n", (int)length, text);
+    text += length;
+    text += strspn(text, " ");
+  }
+}
+
 static void print_choices(fa_context *context) {
   printf("\nWhat would be chosen with %d threads (shape is B,HQ,HKV,SQ,SKV,D[,DV])\n",
          fa_context_threads(context));
@@ -146,10 +159,11 @@ static void print_choices(fa_context *context) {
     fa_plan_info chosen = FA_PLAN_INFO_INIT;
     char workspace[24];
     if (fa_plan_describe(plan, &chosen) == FA_OK) {
-      printf("      %s, tiles %lldx%lld in %lldx%lld, splits %lld, workspace %s\n      %s\n", chosen.kernel,
+      printf("      %s, tiles %lldx%lld in %lldx%lld, splits %lld, workspace %s\n", chosen.kernel,
              (long long)chosen.level2_rows, (long long)chosen.level2_keys, (long long)chosen.level1_rows,
              (long long)chosen.level1_keys, (long long)chosen.kv_splits,
-             bytes_text((int64_t)chosen.workspace_bytes, workspace), chosen.reason);
+             bytes_text((int64_t)chosen.workspace_bytes, workspace));
+      print_wrapped(chosen.reason);
     }
     fa_plan_destroy(plan);
   }

@@ -62,6 +62,6 @@ int main(int argc, const char **argv) {
     if (!strcmp(name, names[i])) return subcommands[i].run(argc - 1, argv + 1);
   }
   const char *const nearest = fa_options_nearest(name, names, COUNT);
-  if (nearest) return fa_usage_error("unknown subcommand '%s'; did you mean %s?", name, nearest);
-  return fa_usage_error("unknown subcommand '%s'; `fastattn --help` lists them", name);
+  if (nearest) return fa_usage_error("unknown subcommand '%.64s'; did you mean %s?", name, nearest);
+  return fa_usage_error("unknown subcommand '%.64s'; `fastattn --help` lists them", name);
 }

@@ -51,7 +51,7 @@ static bool take(const char **at, char wanted) {
   return true;
 }
 
-/* A Python string literal without escapes. */
+/* A Python string literal without escapes, of printable ASCII: it may end up in an error line. */
 static bool take_string(const char **at, char *text, size_t size) {
   skip_space(at);
   const char quote = **at;
@@ -59,6 +59,9 @@ static bool take_string(const char **at, char *text, size_t size) {
   const char *const begin = ++*at;
   const size_t length = strcspn(begin, quote == '"' ? "\"\\" : "'\\");
   if (begin[length] != quote || length >= size) return false;
+  for (size_t i = 0; i < length; i++) {
+    if (begin[i] < ' ' || begin[i] > '~') return false;
+  }
   memcpy(text, begin, length);
   text[length] = '\0';
   *at = begin + length + 1;

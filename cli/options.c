@@ -102,7 +102,8 @@ static int unknown_option(const char *given, const struct poptOption *table) {
   char name[64];
   snprintf(name, sizeof name, "%s", given + strspn(given, "-"));
   name[strcspn(name, "=")] = '\0';
-  const int shown = (int)strcspn(given, "=");
+  int shown = (int)strcspn(given, "=");
+  if (shown > 64) shown = 64;
   const char *const nearest = fa_options_nearest(name, names, count);
   if (nearest) return fa_usage_error("unknown option %.*s; did you mean --%s?", shown, given, nearest);
   return fa_usage_error("unknown option %.*s; `fastattn %s --help` lists them", shown, given, subcommand);
@@ -180,8 +181,8 @@ bool fa_options_parse(const fa_command_help *help, const struct poptOption *tabl
   } else {
     for (const char *word; go_on && (word = poptGetArg(context)) != NULL;) {
       if (!argument || *argument) {
-        *exit_code = fa_usage_error("'%s' is not an option; `fastattn %s --help` shows what it takes", word,
-                                    help->name);
+        *exit_code = fa_usage_error("'%.64s' is not an option; `fastattn %s --help` shows what it takes",
+                                    word, help->name);
         go_on = false;
       } else { /* the context owns `word`; argv outlives it */
         for (int i = 1; i < argc; i++) {
