@@ -99,9 +99,10 @@ char *fa_case_describe(const fa_case *c, char *text, size_t size);
 /* Largest |v| of the keys within their sequences. */
 double fa_case_max_abs_v(const fa_attention_problem *problem, const fa_attention_args *args);
 
-/* The rule of the house. same, exact: `count` values each, of o; the lse of `rows` rows. */
-fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, const double *o_exact, const double *o_same,
-                             int64_t count, const double *lse_exact, const double *lse_same, int64_t rows);
+/* The rule of the house. exact, same: `count` values of o, the lse of `rows` rows; score_size: see ref.h. */
+fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size, const double *o_exact,
+                             const double *o_same, int64_t count, const double *lse_exact, const double *lse_same,
+                             int64_t rows);
 
 /* 1 if got is right for exact: NaN where it is NaN, the same infinity, or near enough. */
 int fa_value_matches(double got, double exact, double tolerance);

@@ -66,14 +66,15 @@ fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_arg
   fa_ref_row *chosen = malloc((size_t)(count + 1) * sizeof *chosen);
   double *numbers = malloc((size_t)(2 * count * (dim + 1) + 1) * sizeof *numbers);
   double *o = numbers, *lse = o + count * dim, *o_same = lse + count, *lse_same = o_same + count * dim;
-  double max_abs_v = 0.0;
+  double max_abs_v = 0.0, score_size = 0.0;
   fa_status status = chosen && numbers ? FA_OK : FA_ERROR_MEMORY;
   if (status == FA_OK) {
     draw_rows(p, a, all, count, seed, chosen);
-    status = fa_ref_rows(p, a, chosen, count, o, lse, o_same, lse_same, &max_abs_v);
+    status = fa_ref_rows(p, a, chosen, count, o, lse, o_same, lse_same, &max_abs_v, &score_size);
   }
   if (status == FA_OK) {
-    const fa_tolerance t = fa_tolerance_of(p->dtype, max_abs_v, o, o_same, count * dim, lse, lse_same, count);
+    const fa_tolerance t = fa_tolerance_of(p->dtype, max_abs_v, score_size, o, o_same, count * dim, lse, lse_same,
+                                           count);
     result->tolerance = t.o;
     for (int64_t n = 0; n < count && result->passed; n++)
       result->passed = compare_row(p, a, &chosen[n], o + n * dim, lse[n], &t, result);

@@ -4,7 +4,8 @@
 
 #include "ref/ref_problem.h"
 
-double ref_oracle_row(const ref_head *h, int64_t i, double *scratch, double *o) {
+double ref_oracle_row(const ref_head *h, int64_t i, double *scratch, double *o, double *score_size) {
+  (void)score_size;
   const fa_attention_problem *p = h->problem;
   double *q = scratch, *row = q + p->head_dim_qk, *scores = row + p->head_dim_qk + p->head_dim_v;
   const double softcap = (double)p->softcap, slope = ref_slope(h);

@@ -19,9 +19,11 @@ fa_status fa_ref_attention(const fa_attention_problem *problem, const fa_attenti
                            double *lse);
 
 /* The same, as plain code in the input's precision would do it: scores and sums in fp32, P rounded to
- * problem.dtype, o rounded to problem.dtype, a rotated q rounded to problem.dtype. */
+ * problem.dtype, o rounded to problem.dtype, a rotated q rounded to problem.dtype.
+ * score_size: the largest scale * |q| * |k| + |alibi| + |bias| of a kept score, what rounding errors of scores are
+ * relative to. May be NULL. */
 fa_status fa_ref_same_precision(const fa_attention_problem *problem, const fa_attention_args *args, double *o,
-                                double *lse);
+                                double *lse, double *score_size);
 
 /* One row of either, for problems too large to do whole. */
 typedef struct fa_ref_row {
@@ -30,11 +32,11 @@ typedef struct fa_ref_row {
   int64_t head;
 } fa_ref_row;
 
-/* o [count, head_dim_v], lse [count], each in both precisions; max_abs_v: largest finite |v| of the rows' keys.
- * Any pointer may be NULL. */
+/* o [count, head_dim_v], lse [count], each in both precisions; max_abs_v: largest finite |v| of the rows' keys;
+ * score_size as above. */
 fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_args *args, const fa_ref_row *rows,
                       int64_t count, double *o, double *lse, double *o_same, double *lse_same,
-                      double *max_abs_v);
+                      double *max_abs_v, double *score_size);
 
 /* Rotates k_new, writes k_new and v_new behind the seqlens_kv[b] tokens of the cache args->k, args->v. */
 fa_status fa_ref_append(const fa_attention_problem *problem, const fa_attention_args *args);

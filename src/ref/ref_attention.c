@@ -4,12 +4,12 @@
 
 #include "ref/ref_problem.h"
 
-typedef double (*row_function)(const ref_head *head, int64_t i, double *scratch, double *o);
+typedef double (*row_function)(const ref_head *head, int64_t i, double *scratch, double *o, double *score_size);
 
 static double *numbers(int64_t count) { return malloc((size_t)(count > 0 ? count : 1) * sizeof(double)); }
 
 static fa_status every_row(const fa_attention_problem *problem, const fa_attention_args *args, row_function row,
-                           double *o, double *lse) {
+                           double *o, double *lse, double *score_size) {
   const int64_t longest = problem->max_seqlen_kv, dim_v = problem->head_dim_v;
   const int64_t group = problem->heads_q / problem->heads_kv;
   double *scratch = numbers(ref_scratch_count(problem, longest)), *out = numbers(dim_v);
@@ -25,7 +25,7 @@ static fa_status every_row(const fa_attention_problem *problem, const fa_attenti
       h.v = v;
       for (int64_t i = 0; i < h.seqlen_q; i++) {
         const int64_t at = fa_ref_packed_row(problem, args, b, i) * problem->heads_q + head;
-        const double row_lse = row(&h, i, scratch, o ? o + at * dim_v : out);
+        const double row_lse = row(&h, i, scratch, o ? o + at * dim_v : out, score_size);
         if (lse) lse[at] = row_lse;
       }
     }
@@ -39,12 +39,16 @@ static fa_status every_row(const fa_attention_problem *problem, const fa_attenti
 
 fa_status fa_ref_attention(const fa_attention_problem *problem, const fa_attention_args *args, double *o,
                            double *lse) {
-  return every_row(problem, args, ref_oracle_row, o, lse);
+  double unused = 0.0;
+  return every_row(problem, args, ref_oracle_row, o, lse, &unused);
 }
 
 fa_status fa_ref_same_precision(const fa_attention_problem *problem, const fa_attention_args *args, double *o,
-                                double *lse) {
-  return every_row(problem, args, ref_same_precision_row, o, lse);
+                                double *lse, double *score_size) {
+  double largest = 0.0;
+  const fa_status status = every_row(problem, args, ref_same_precision_row, o, lse, &largest);
+  if (score_size) *score_size = largest;
+  return status;
 }
 
 static double largest_value(const ref_head *h, double *scratch) {
@@ -60,31 +64,25 @@ static double largest_value(const ref_head *h, double *scratch) {
 
 fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_args *args, const fa_ref_row *rows,
                       int64_t count, double *o, double *lse, double *o_same, double *lse_same,
-                      double *max_abs_v) {
+                      double *max_abs_v, double *score_size) {
   const int64_t dim_v = problem->head_dim_v;
-  double *scratch = numbers(ref_scratch_count(problem, problem->max_seqlen_kv)), *out = numbers(dim_v);
-  const int enough = scratch && out;
+  double *scratch = numbers(ref_scratch_count(problem, problem->max_seqlen_kv));
   double largest = 0.0;
 
-  for (int64_t n = 0; enough && n < count; n++) {
+  *score_size = 0.0;
+  for (int64_t n = 0; scratch && n < count; n++) {
     const ref_head h = ref_head_of(problem, args, rows[n].batch, rows[n].head);
-    if (o || lse) {
-      const double row_lse = ref_oracle_row(&h, rows[n].query, scratch, o ? o + n * dim_v : out);
-      if (lse) lse[n] = row_lse;
-    }
-    if (o_same || lse_same) {
-      const double row_lse = ref_same_precision_row(&h, rows[n].query, scratch, o_same ? o_same + n * dim_v : out);
-      if (lse_same) lse_same[n] = row_lse;
-    }
-    int seen = !max_abs_v;
+    lse[n] = ref_oracle_row(&h, rows[n].query, scratch, o + n * dim_v, score_size);
+    lse_same[n] = ref_same_precision_row(&h, rows[n].query, scratch, o_same + n * dim_v, score_size);
+    int seen = 0;
     for (int64_t e = 0; e < n && !seen; e++) {
       const ref_head earlier = ref_head_of(problem, args, rows[e].batch, rows[e].head);
       seen = earlier.b == h.b && earlier.kv_head == h.kv_head;
     }
     if (!seen) largest = fmax(largest, largest_value(&h, scratch));
   }
-  if (max_abs_v) *max_abs_v = largest;
+  *max_abs_v = largest;
+  const int enough = scratch != NULL;
   free(scratch);
-  free(out);
   return enough ? FA_OK : FA_ERROR_MEMORY;
 }

@@ -39,8 +39,9 @@ double ref_bias(const ref_head *head, int64_t i, int64_t j);
 /* Numbers a row needs: q, one key, one value, the scores. */
 int64_t ref_scratch_count(const fa_attention_problem *problem, int64_t seqlen_kv);
 
-/* One row; o [head_dim_v] is written, the lse returned. scratch: ref_scratch_count numbers. */
-double ref_oracle_row(const ref_head *head, int64_t i, double *scratch, double *o);
-double ref_same_precision_row(const ref_head *head, int64_t i, double *scratch, double *o);
+/* One row; o [head_dim_v] is written, the lse returned. scratch: ref_scratch_count numbers. *score_size is raised to
+ * the largest one met (see ref.h); the oracle leaves it alone. */
+double ref_oracle_row(const ref_head *head, int64_t i, double *scratch, double *o, double *score_size);
+double ref_same_precision_row(const ref_head *head, int64_t i, double *scratch, double *o, double *score_size);
 
 #endif
