@@ -26,7 +26,7 @@ def fastattn():
 
     def call(*arguments, timeout=300, **options):
         return subprocess.run([COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=timeout, **options)
+                              encoding="utf-8", errors="replace", timeout=timeout, **options)
 
     return call
 
