@@ -141,23 +141,27 @@ INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const cha
 }
 
 INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,
-                        int first) {
+                        int64_t lines) {
   const int64_t keys = 16 / rows;
+  fa_decode_fetch fetch = *chunk->fetch; /* in registers */
   for (int64_t j = 0; j < chunk->keys; j += keys) {
-    if (first) fa_decode_fetch_next(chunk->fetch_k, keys);
+    fa_decode_fetch_lines(&fetch, lines * 4 / rows);
     scores_block(chunk, q, chunk->k + j, tile + j, dtype, rows);
   }
+  *chunk->fetch = fetch;
 }
 
 INLINE void scores_of(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile, fa_dtype dtype) {
+  const int64_t blocks = fa_ceil_div(rows, 4) * (FA_DECODE_KEYS / 4);
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_SCORES, blocks);
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4)
-    scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, dtype, 4, r == 0);
+    scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, dtype, 4, lines);
   if (r + 2 <= rows) {
-    scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, dtype, 2, r == 0);
+    scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, dtype, 2, lines);
     r += 2;
   }
-  if (r < rows) scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, dtype, 1, r == 0);
+  if (r < rows) scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, dtype, 1, lines);
 }
 
 static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile) {
@@ -174,14 +178,15 @@ static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, f
 
 /* o[rows][32 * pairs] += weights v, elements from d on. */
 INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d, __mmask32 keep,
-                             int whole, fa_dtype dtype, int rows, int pairs, int first) {
+                             int whole, fa_dtype dtype, int rows, int pairs, int64_t lines) {
   const int64_t offset = chunk->v_offset + d * size_of(dtype), stride = chunk->o_stride;
   __m512 acc[4][8];
   UNROLL for (int r = 0; r < rows; ++r)
     UNROLL for (int i = 0; i < 2 * pairs; ++i) acc[r][i] = _mm512_loadu_ps(o + r * stride + d + 16 * i);
+  fa_decode_fetch fetch = *chunk->fetch; /* in registers */
   for (int64_t j = 0; j < chunk->keys; ++j) {
     const char *v = chunk->v[j] + offset;
-    if (first) fa_decode_fetch_next(chunk->fetch_v, 1);
+    fa_decode_fetch_lines(&fetch, lines);
     __m512 w[4];
     UNROLL for (int r = 0; r < rows; ++r) w[r] = _mm512_set1_ps(weights[r * FA_DECODE_KEYS + j]);
     UNROLL for (int i = 0; i < pairs; ++i) {
@@ -191,30 +196,33 @@ INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights,
       UNROLL for (int r = 0; r < rows; ++r) acc[r][2 * i + 1] = _mm512_fmadd_ps(w[r], b, acc[r][2 * i + 1]);
     }
   }
+  *chunk->fetch = fetch;
   UNROLL for (int r = 0; r < rows; ++r)
     UNROLL for (int i = 0; i < 2 * pairs; ++i) _mm512_storeu_ps(o + r * stride + d + 16 * i, acc[r][i]);
 }
 
 INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, fa_dtype dtype, int rows,
-                            int first) {
+                            int64_t lines) {
   const int pairs = rows == 4 ? 2 : 4;
   const int64_t dim = chunk->dim_v;
   int64_t d = 0;
   for (; d + 32 * pairs <= dim; d += 32 * pairs)
-    accumulate_block(chunk, weights, o, d, 0, 1, dtype, rows, pairs, first && d == 0);
-  for (; d + 32 <= dim; d += 32) accumulate_block(chunk, weights, o, d, 0, 1, dtype, rows, 1, first && d == 0);
-  if (d < dim) accumulate_block(chunk, weights, o, d, keep_of(dim - d), 0, dtype, rows, 1, first && d == 0);
+    accumulate_block(chunk, weights, o, d, 0, 1, dtype, rows, pairs, lines * pairs);
+  for (; d + 32 <= dim; d += 32) accumulate_block(chunk, weights, o, d, 0, 1, dtype, rows, 1, lines);
+  if (d < dim) accumulate_block(chunk, weights, o, d, keep_of(dim - d), 0, dtype, rows, 1, lines);
 }
 
 INLINE void accumulate_of(const fa_decode_chunk *chunk, const float *tile, int64_t rows, float *o, fa_dtype dtype) {
+  const int64_t blocks = fa_ceil_div(rows, 4) * fa_ceil_div(chunk->dim_v, 32);
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_ACCUMULATE, blocks * FA_DECODE_KEYS);
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4)
-    accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, dtype, 4, r == 0);
+    accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, dtype, 4, lines);
   if (r + 2 <= rows) {
-    accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, dtype, 2, r == 0);
+    accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, dtype, 2, lines);
     r += 2;
   }
-  if (r < rows) accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, dtype, 1, r == 0);
+  if (r < rows) accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, dtype, 1, lines);
 }
 
 static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {

@@ -34,9 +34,10 @@ static float dot(const float *a, const float *b, int64_t dim) {
 }
 
 static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile) {
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_SCORES, chunk->keys);
   float k[FA_DECODE_MAX_DIM];
   for (int64_t j = 0; j < chunk->keys; ++j) {
-    fa_decode_fetch_next(chunk->fetch_k, 1);
+    fa_decode_fetch_lines(chunk->fetch, lines);
     load_row(k, chunk->k[j] + chunk->k_offset, chunk->dim_qk, chunk->kv_dtype);
     for (int64_t d = chunk->dim_qk; d < chunk->q_stride; ++d) k[d] = 0.0f;
     for (int64_t r = 0; r < rows; ++r)
@@ -52,10 +53,11 @@ static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int
 }
 
 static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_ACCUMULATE, chunk->keys);
   float v[FA_DECODE_MAX_DIM];
   for (int64_t j = 0; j < chunk->keys; ++j) {
     const float scale = chunk->v_scale ? chunk->v_scale[j] : 1.0f;
-    fa_decode_fetch_next(chunk->fetch_v, 1);
+    fa_decode_fetch_lines(chunk->fetch, lines);
     load_row(v, chunk->v[j] + chunk->v_offset, chunk->dim_v, chunk->kv_dtype);
     for (int64_t r = 0; r < rows; ++r) {
       if (tile[r * FA_DECODE_KEYS + j] == FA_DECODE_NOT_KEPT) continue;

@@ -149,10 +149,13 @@ static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_
     to[j] = *(const float *)(const void *)fa_cpu_token(&tokens, key + fa_min(j, keys - 1));
 }
 
+/* Query heads whose rows make up a tile. */
+static int64_t tile_heads(int64_t queries) { return fa_max(FA_DECODE_TILE / queries, 1); }
+
 /* One chunk of one KV head: `head` counts within the block, rows are worked on in tiles of whole query heads. */
 static void work_chunk(const task *t, const fa_decode_isa *isa, fa_decode_chunk *chunk, int64_t head, int64_t queries,
                        const scratch *s) {
-  const int64_t group = t->plan->group, step = fa_max(FA_DECODE_TILE / queries, 1);
+  const int64_t group = t->plan->group, step = tile_heads(queries);
   for (int64_t g = 0; g < group; g += step) {
     const int64_t row = (head * group + g) * queries, rows = fa_min(step, group - g) * queries;
     isa->scores(chunk, s->q + row * t->q_stride, rows, s->tile);
@@ -194,6 +197,8 @@ static void work_part(const task *t, const fa_decode_isa *isa, int64_t b, int64_
   const int64_t k_bytes = bytes_across(&t->args->k, heads, p->head_dim_qk, size);
   const int64_t v_bytes = bytes_across(&t->args->v, heads, p->head_dim_v, size);
   const int is_scaled = p->kv_dtype != p->dtype;
+  const int64_t tiles = fa_ceil_div(t->plan->group, tile_heads(queries));
+  const int64_t lines = fa_ceil_div((k_bytes + v_bytes) * FA_DECODE_KEYS, 64 * heads * tiles);
 
   start_part(t, isa, b, first_head, heads, queries, s);
   int now = 0;
@@ -206,8 +211,7 @@ static void work_part(const task *t, const fa_decode_isa *isa, int64_t b, int64_
       point_at(&k, key + FA_DECODE_KEYS, after, k_next);
       point_at(&v, key + FA_DECODE_KEYS, after, v_next);
     }
-    fa_decode_fetch fetch_k = {k_next, after, k_bytes, fa_ceil_div(fa_ceil_div(k_bytes, 64), heads), 0, 0};
-    fa_decode_fetch fetch_v = {v_next, after, v_bytes, fa_ceil_div(fa_ceil_div(v_bytes, 64), heads), 0, 0};
+    fa_decode_fetch fetch = {k_next, k_bytes, v_next, v_bytes, after, 0, 0, lines};
     fa_decode_chunk chunk = {.key = key,
                              .keys = fa_min(keys.end - key, FA_DECODE_KEYS),
                              .k = s->rows + now * FA_DECODE_KEYS,
@@ -220,8 +224,7 @@ static void work_part(const task *t, const fa_decode_isa *isa, int64_t b, int64_
                              .o_stride = t->o_stride,
                              .kv_dtype = p->kv_dtype,
                              .scale = p->scale,
-                             .fetch_k = &fetch_k,
-                             .fetch_v = &fetch_v};
+                             .fetch = &fetch};
     for (int64_t h = 0; h < heads; ++h) {
       chunk.k_offset = h * t->args->k.stride_head * size;
       chunk.v_offset = h * t->args->v.stride_head * size;

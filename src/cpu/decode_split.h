@@ -18,19 +18,38 @@ enum {
   FA_DECODE_MAX_DIM = 576
 };
 
-/* Bytes the next chunk will need, fetched into L2 in address order a few lines at a time while this chunk is worked
- * on, whatever the order of that work is. The hardware prefetchers alone lose the thread where heads interleave. */
+/* What the next chunk will need, K then V, fetched in address order a few lines at a time while this chunk is worked
+ * on, whatever the order of that work is. A core has some 16 misses in flight and needs them all, all the time: so
+ * the lines are spread evenly over the time the loops take (sixteenths, measured), and a burst or a pause costs
+ * bandwidth. The hardware prefetchers alone lose the thread where heads interleave. */
 typedef struct fa_decode_fetch {
   const char *const *rows; /* first byte of each token, all heads of the item included */
-  int64_t count;           /* tokens */
   int64_t row_bytes;
-  int64_t lines;           /* to fetch for each token worked on */
-  int64_t row, byte;       /* where it stands */
+  const char *const *v_rows; /* after K; NULL once there */
+  int64_t v_row_bytes;
+  int64_t count;     /* tokens */
+  int64_t row, byte; /* where it stands */
+  int64_t lines;     /* to fetch while one head's tile of the chunk is worked on */
 } fa_decode_fetch;
 
-static inline void fa_decode_fetch_next(fa_decode_fetch *fetch, int64_t tokens) {
-  for (int64_t n = tokens * fetch->lines; n > 0 && fetch->row < fetch->count; --n) {
-    __builtin_prefetch(fetch->rows[fetch->row] + fetch->byte, 0, 2);
+enum { FA_DECODE_FETCH_SCORES = 6, FA_DECODE_FETCH_WEIGH = 2, FA_DECODE_FETCH_ACCUMULATE = 8 };
+
+/* Lines for each of `steps` steps of a loop that takes so many sixteenths of the time. */
+static inline int64_t fa_decode_fetch_share(const fa_decode_fetch *fetch, int64_t sixteenths, int64_t steps) {
+  return fa_ceil_div(fetch->lines * sixteenths, 16 * steps);
+}
+
+static inline void fa_decode_fetch_lines(fa_decode_fetch *fetch, int64_t lines) {
+  for (; lines > 0; --lines) {
+    if (fetch->row >= fetch->count) {
+      if (!fetch->v_rows) return;
+      fetch->rows = fetch->v_rows;
+      fetch->row_bytes = fetch->v_row_bytes;
+      fetch->v_rows = NULL;
+      fetch->row = 0;
+      if (fetch->count == 0) return;
+    }
+    __builtin_prefetch(fetch->rows[fetch->row] + fetch->byte, 0, 3);
     fetch->byte += 64;
     if (fetch->byte >= fetch->row_bytes) {
       fetch->byte = 0;
@@ -50,7 +69,7 @@ typedef struct fa_decode_chunk {
   int64_t q_stride, o_stride; /* elements between rows of q and of o in scratch */
   fa_dtype kv_dtype;
   float scale;
-  fa_decode_fetch *fetch_k, *fetch_v;
+  fa_decode_fetch *fetch;
 } fa_decode_chunk;
 
 /* The loops of one instruction set. tile: [rows <= FA_DECODE_TILE, FA_DECODE_KEYS]. The order of elements within a
@@ -145,8 +164,10 @@ static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_
         fa_band_block(rules->band, 0, queries, chunk->key, FA_DECODE_KEYS) != FA_BLOCK_FULL)
       fa_score_band_apply(rules, tile + r * FA_DECODE_KEYS, FA_DECODE_KEYS, 0, queries, chunk->key, keys);
   }
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_WEIGH, rows);
   for (int64_t r = 0; r < rows; ++r) {
     float *row = tile + r * FA_DECODE_KEYS;
+    fa_decode_fetch_lines(chunk->fetch, lines);
     for (int64_t j = keys; j < FA_DECODE_KEYS; ++j) row[j] = -INFINITY;
     const float max = fa_decode_row_max(row);
     if (max > parts[r].max) {
