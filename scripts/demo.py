@@ -14,7 +14,7 @@ COMMAND = ROOT / "build" / "bin" / "fastattn"
 QUESTION = "Why is the sky blue? Answer in two sentences."
 TOKENS = 64
 LENGTHS = 1024, 2048, 4096, 8192
-FLOOR = 2 ** 20  # bytes in a MiB
+MEBI = 2 ** 20
 
 
 def fastattn(*arguments):
@@ -66,29 +66,29 @@ def cell(value, form):
 
 
 def mebibytes(row, who):
-    """Measured growth of the process over a run where the system tells it, else the plan's workspace."""
-    measured, planned = row.get(who + "peak_bytes"), row.get(who + "workspace_bytes")
-    value = max(v for v in (measured, planned, 0) if v is not None) if planned is not None else None
-    return None if value is None else value / FLOOR
+    """What a run took beyond its tensors: the plan's workspace, or more where the process was seen to grow more."""
+    planned, seen = row[who + "workspace_bytes"], row[who + "peak_bytes"]
+    return None if planned is None else max(planned, seen or 0) / MEBI
 
 
 def table():
-    print("Attention alone: batch 1, 32 query heads, 8 KV heads, head size 128, bf16, every result checked first")
-    print(f"{'tokens':>8} {'standard ms':>12} {'fast ms':>9} {'times faster':>13} {'standard MiB':>13} {'fast MiB':>9}"
-          f" {'max error':>10}  kernel", flush=True)
-    machine = None
+    print("Attention alone: batch 1, 32 query heads, 8 KV heads, head size 128, bf16; every result checked first.")
+    print("standard, eager: the two usual ways with the whole score matrix in memory (oneDNN), see docs/performance.md\n")
+    print(f"{'tokens':>6} {'eager ms':>10} {'standard ms':>12} {'fast ms':>8} {'over eager':>11} {'over standard':>14}   "
+          "memory, MiB: eager, standard, fast", flush=True)
+    row = None
     for length in LENGTHS:
-        rows = fastattn("bench", "prefill", "--shape", f"1,32,8,{length},{length},128", "--dtype", "bf16",
-                        "--repeats", 3 if length <= 4096 else 1)
+        rows = fastattn("bench", "prefill", "--shape", f"1,32,8,{length},{length},128", "--dtype", "bf16", "--repeats",
+                        3 if length <= 4096 else 1)
         if rows is None:
             return False
         row = rows[0]
-        machine = f"{row['machine']}, {row['threads']} threads, commit {row['commit']}"
-        print(f"{length:>8} {cell(row['standard_ms'], '.1f'):>12} {row['ms']:>9.1f} {cell(row['speedup'], '.1f'):>13} "
-              f"{cell(mebibytes(row, 'standard_'), '.0f'):>13} {mebibytes(row, ''):>9.1f} {row['max_err']:>10.1e}  "
-              f"{row['kernel']}", flush=True)
-    print(f"Measured: {machine}. MiB: memory beyond q, k, v and o.\nBoth on the same oneDNN-class hardware and type; "
-          "`fastattn bench --help` has more.")
+        print(f"{length:>6} {cell(row['eager_ms'], '.0f'):>10} {cell(row['standard_ms'], '.0f'):>12} {row['ms']:>8.1f} "
+              f"{cell(row['speedup_eager'], '.1f') + 'x':>11} {cell(row['speedup'], '.1f') + 'x':>14}   "
+              f"{cell(mebibytes(row, 'eager_'), '.0f'):>18} {cell(mebibytes(row, 'standard_'), '.0f'):>9} "
+              f"{mebibytes(row, ''):>5.1f}", flush=True)
+    print(f"\nMeasured with {row['kernel']}: {row['machine']}, {row['threads']} threads, commit {row['commit']}.\n"
+          "Memory is what a run takes beyond q, k, v and o.")
     return True
 
 
