@@ -40,7 +40,7 @@ int fa_bench_verify(fa_context *context, const fa_device_info *device, const fa_
   int code = FA_EXIT_OK;
   if (strcmp(device->name, "cpu") != 0) code = copy_to_host(context, data, &host);
   if (!code) {
-    const fa_attention_problem problem = fa_bench_problem(c, NULL);
+    const fa_attention_problem problem = fa_bench_problem(c, kernel);
     fa_check_result result;
     const fa_status status = fa_check_problem(&problem, &host.args, ROWS, SEED, &result);
     *max_err = result.max_error;

@@ -24,7 +24,7 @@ int fa_check_run(const fa_check_options *options, FILE *out);
 
 /* Is this output right? For those who time a kernel and must not time a wrong one. args->o (and lse, if the problem
  * has it) are what a run wrote; `rows` rows of it (all, if there are no more) are computed again in double and
- * compared by the checker's tolerance. All pointers are host memory; an appending problem's cache is that after the
+ * compared by the checker's tolerance (problem->kernel "standard" or "eager": that of the baselines). All pointers are host memory; an appending problem's cache is that after the
  * run. line: what was compared, or what is wrong. Errors: MEMORY. */
 typedef struct fa_check_result {
   int32_t passed;

@@ -71,6 +71,8 @@ typedef struct fa_case {
   double *lse;      /* [rows, heads_q] */
   int oracle_stale; /* o and lse are for a cache that differs from after[] by rounding */
   fa_tolerance tolerance;
+  double max_abs_v;
+  double unfused_score_error; /* of the baseline being run; 0 for kernels */
 } fa_case;
 
 /* Draws a problem that `target` should be able to do (mostly), of the seed alone. */
@@ -103,6 +105,9 @@ double fa_case_max_abs_v(const fa_attention_problem *problem, const fa_attention
 fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size, const double *o_exact,
                              const double *o_same, int64_t count, const double *lse_exact, const double *lse_same,
                              int64_t rows);
+
+/* The same for a baseline, which keeps its scores in the input type; score_error: see fa_ref_unfused. */
+fa_tolerance fa_tolerance_unfused(fa_tolerance fused, double score_error, double max_abs_v);
 
 /* 1 if got is right for exact: NaN where it is NaN, the same infinity, or near enough. */
 int fa_value_matches(double got, double exact, double tolerance);

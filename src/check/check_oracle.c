@@ -49,6 +49,13 @@ fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size
   return t;
 }
 
+fa_tolerance fa_tolerance_unfused(fa_tolerance fused, double score_error, double max_abs_v) {
+  fa_tolerance t = fused;
+  t.o += fmin(expm1(2.0 * score_error), 2.0) * max_abs_v; /* two weighted means differ by no more than 2 max|v| */
+  t.lse += score_error;
+  return t;
+}
+
 int fa_value_matches(double got, double exact, double tolerance) {
   if (isnan(exact) || isnan(got)) return isnan(exact) && isnan(got);
   if (isinf(exact) || isinf(got)) return got == exact;
@@ -94,7 +101,8 @@ fa_status fa_case_oracle(fa_case *c) {
   if (status == FA_OK) status = fa_ref_attention(p, &c->args, c->o, c->lse);
   if (status == FA_OK) status = fa_ref_same_precision(p, &c->args, o_same, lse_same, &score_size);
   if (status == FA_OK) {
-    c->tolerance = fa_tolerance_of(p->dtype, fa_case_max_abs_v(p, &c->args), score_size, c->o, o_same, count, c->lse,
+    c->max_abs_v = fa_case_max_abs_v(p, &c->args);
+    c->tolerance = fa_tolerance_of(p->dtype, c->max_abs_v, score_size, c->o, o_same, count, c->lse,
                                    lse_same, lse_count);
   }
   free(o_same);

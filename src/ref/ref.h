@@ -38,6 +38,19 @@ fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_ar
                       int64_t count, double *o, double *lse, double *o_same, double *lse_same,
                       double *max_abs_v, double *score_size);
 
+/* How far unfused attention, which keeps its scores in problem.dtype, may be off by that alone (ref_unfused.c):
+ * lse by score_error, o by (exp(2 * score_error) - 1) * max|v|. every_pass: not only the scaled product is rounded,
+ * but what each of a framework's passes leaves. overflows: a score, kept or not, leaves the type's range, so that
+ * no result can be asked for. All rows, or some. Errors: MEMORY. */
+typedef struct fa_ref_unfused {
+  double score_error;
+  int overflows;
+} fa_ref_unfused;
+fa_status fa_ref_unfused_loss(const fa_attention_problem *problem, const fa_attention_args *args, int every_pass,
+                              fa_ref_unfused *loss);
+fa_status fa_ref_unfused_loss_rows(const fa_attention_problem *problem, const fa_attention_args *args, int every_pass,
+                                   const fa_ref_row *rows, int64_t count, fa_ref_unfused *loss);
+
 /* Rotates k_new, writes k_new and v_new behind the seqlens_kv[b] tokens of the cache args->k, args->v. */
 fa_status fa_ref_append(const fa_attention_problem *problem, const fa_attention_args *args);
 
