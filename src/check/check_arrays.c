@@ -10,7 +10,7 @@ const char *const fa_array_names[FA_ARRAYS] = {
     "cu_seqlens_kv", "seqlens_kv", "page_table", "k_new", "v_new", "rotary_cos",   "rotary_sin", "k_scale", "v_scale", "workspace"};
 
 /* Passed as a stride that is "not read": far outside of anything, should it be. */
-#define NEVER_READ ((int64_t)1 << 43)
+#define NEVER_READ (INT64_MAX - 7)
 
 enum { BATCH, SEQ, HEAD };
 

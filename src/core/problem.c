@@ -177,6 +177,10 @@ static fa_status check_no_overlap(const char *name, const int64_t extents[4], co
       return fa_fail(FA_ERROR_ARGUMENT,
                      "%s overlaps itself: a dimension of %lld elements has stride %lld where at least %lld is needed",
                      name, (ll)extent[i], (ll)stride[i], (ll)reach);
+    const int64_t most = (int64_t)1 << 56; /* elements; more than any address space holds */
+    if (extent[i] - 1 > (most - reach) / stride[i])
+      return fa_fail(FA_ERROR_ARGUMENT, "%s reaches beyond any memory: a dimension of %lld elements has stride %lld",
+                     name, (ll)extent[i], (ll)stride[i]);
     reach += (extent[i] - 1) * stride[i];
   }
   return FA_OK;
@@ -188,10 +192,10 @@ static fa_status check_stride(const char *name, int64_t stride) {
   return fa_fail(FA_ERROR_ARGUMENT, "%s is %lld; a stride must lie within +-2^44 elements", name, (ll)stride);
 }
 
-static fa_status check_tensor(const char *name, const fa_tensor *tensor, int needed) {
+static fa_status check_tensor(const char *name, const fa_tensor *tensor, int needed, int ragged) {
   if (!needed) return FA_OK;
   CHECK(check_pointer(name, tensor->data, 1));
-  CHECK(check_stride(name, tensor->stride_batch));
+  CHECK(check_stride(name, ragged ? 0 : tensor->stride_batch)); /* not read when ragged */
   CHECK(check_stride(name, tensor->stride_seq));
   return check_stride(name, tensor->stride_head);
 }
@@ -199,15 +203,15 @@ static fa_status check_tensor(const char *name, const fa_tensor *tensor, int nee
 fa_status fa_check_args(const fa_attention_problem *p, const fa_attention_args *a) {
   const int64_t rows_q = p->ragged_q ? p->total_seqlen_q : p->max_seqlen_q;
   const int64_t rows_kv = p->page_size ? p->num_pages : p->ragged_kv ? p->total_seqlen_kv : p->max_seqlen_kv;
-  CHECK(check_tensor("q", &a->q, rows_q > 0));
-  CHECK(check_tensor("o", &a->o, rows_q > 0));
-  CHECK(check_tensor("k", &a->k, rows_kv > 0 && p->max_seqlen_kv > 0));
-  CHECK(check_tensor("v", &a->v, rows_kv > 0 && p->max_seqlen_kv > 0));
+  CHECK(check_tensor("q", &a->q, rows_q > 0, p->ragged_q));
+  CHECK(check_tensor("o", &a->o, rows_q > 0, p->ragged_q));
+  CHECK(check_tensor("k", &a->k, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
+  CHECK(check_tensor("v", &a->v, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
   CHECK(check_pointer("alibi_slopes", a->alibi_slopes, p->has_alibi));
   CHECK(check_stride("alibi_stride_batch", p->has_alibi ? a->alibi_stride_batch : 0));
   CHECK(check_pointer("sinks", a->sinks, p->has_sinks));
-  CHECK(check_tensor("bias", &a->bias, p->has_bias && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0));
-  CHECK(check_tensor("mask", &a->mask, p->has_mask && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0));
+  CHECK(check_tensor("bias", &a->bias, p->has_bias && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0, 0));
+  CHECK(check_tensor("mask", &a->mask, p->has_mask && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0, 0));
   CHECK(check_pointer("cu_seqlens_q", a->cu_seqlens_q, p->ragged_q));
   CHECK(check_pointer("cu_seqlens_kv", a->cu_seqlens_kv, p->ragged_kv));
   CHECK(check_pointer("seqlens_kv", a->seqlens_kv, p->has_seqlens_kv));
@@ -219,29 +223,29 @@ fa_status fa_check_args(const fa_attention_problem *p, const fa_attention_args *
                      (ll)a->page_table_stride, (ll)p->max_seqlen_kv, (ll)slots);
   }
   if (p->seqlen_new) {
-    CHECK(check_tensor("k_new", &a->k_new, 1));
-    CHECK(check_tensor("v_new", &a->v_new, 1));
+    CHECK(check_tensor("k_new", &a->k_new, 1, 0));
+    CHECK(check_tensor("v_new", &a->v_new, 1, 0));
   }
   if (p->rotary_dim) {
     CHECK(check_pointer("rotary_cos", a->rotary_cos, 1));
     CHECK(check_pointer("rotary_sin", a->rotary_sin, 1));
   }
   if (p->kv_dtype != p->dtype) {
-    CHECK(check_tensor("k_scale", &a->k_scale, rows_kv > 0 && p->max_seqlen_kv > 0));
-    CHECK(check_tensor("v_scale", &a->v_scale, rows_kv > 0 && p->max_seqlen_kv > 0));
+    CHECK(check_tensor("k_scale", &a->k_scale, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
+    CHECK(check_tensor("v_scale", &a->v_scale, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
   }
   if (rows_q == 0) return FA_OK;
 
   const int64_t batch = p->ragged_q ? 1 : p->batch;
   const int64_t o_extents[4] = {batch, rows_q, p->heads_q, p->head_dim_v};
-  const int64_t o_strides[4] = {a->o.stride_batch, a->o.stride_seq, a->o.stride_head, 1};
+  const int64_t o_strides[4] = {p->ragged_q ? 0 : a->o.stride_batch, a->o.stride_seq, a->o.stride_head, 1};
   CHECK(check_no_overlap("o", o_extents, o_strides));
   if (p->has_lse) {
     CHECK(check_pointer("lse", a->lse, 1));
     CHECK(check_stride("lse_stride_batch", p->ragged_q ? 0 : a->lse_stride_batch));
     CHECK(check_stride("lse_stride_head", a->lse_stride_head));
     const int64_t lse_extents[4] = {batch, p->heads_q, rows_q, 1};
-    const int64_t lse_strides[4] = {a->lse_stride_batch, a->lse_stride_head, 1, 1};
+    const int64_t lse_strides[4] = {p->ragged_q ? 0 : a->lse_stride_batch, a->lse_stride_head, 1, 1};
     CHECK(check_no_overlap("lse", lse_extents, lse_strides));
   }
   return FA_OK;

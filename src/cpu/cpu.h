@@ -89,7 +89,7 @@ static inline fa_cpu_tokens fa_cpu_tokens_of(const fa_plan *plan, const fa_atten
                                              const fa_tensor *t, size_t element_bytes, int64_t b, int64_t kv_head) {
   const int64_t size = (int64_t)element_bytes;
   fa_cpu_tokens tokens = {(char *)t->data + kv_head * t->stride_head * size, t->stride_seq * size,
-                          t->stride_batch * size, plan->problem.page_size, NULL};
+                          plan->problem.ragged_kv ? 0 : t->stride_batch * size, plan->problem.page_size, NULL};
   if (tokens.page_size) tokens.pages = args->page_table + b * args->page_table_stride;
   else if (plan->problem.ragged_kv) tokens.data += args->cu_seqlens_kv[b] * tokens.stride;
   else tokens.data += b * tokens.page_stride;
