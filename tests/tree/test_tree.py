@@ -1,5 +1,6 @@
 """The house rules that a compiler does not see: who includes whom, unique names, licence, no forbidden flags."""
 import collections
+import json
 import pathlib
 import re
 import subprocess
@@ -106,3 +107,15 @@ def test_public_header_compiles_alone(compiler, standard, tmp_path):
         warnings.append("-Wno-missing-field-initializers")  # {sizeof(T)} zeroes the rest, as documented
     subprocess.run([compiler, f"-std={standard}", *warnings, f"-I{ROOT}/include", source, "-o", program], check=True)
     subprocess.run([program], check=True)
+
+
+def test_readme_feature_table_is_that_of_the_kernel_table(fastattn):
+    kernels = {k["name"]: k for k in json.loads(fastattn("info", "--json", "-").stdout)["kernels"]}
+    columns = [kernels[name] for name in ("prefill_c", "prefill_avx2", "prefill_avx512", "prefill_bf16_amx")]
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| [^|]*\(`([^`|]+)`\) \|(.*)\|$", text, re.MULTILINE)
+    table = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+    features = {feature for kernel in columns for feature in kernel["features"]}
+    assert table == {name: ["x" if name in kernel["features"] else "." for kernel in columns] for name in features}
+    sizes = re.search(r"^\| largest head size \|(.*)\|$", text, re.MULTILINE).group(1)
+    assert [int(cell) for cell in sizes.split("|")] == [kernel["max_head_dim"] for kernel in columns]
