@@ -109,7 +109,8 @@ def run_tests(preset, env):
         names.add(name)
         output = case.findtext("system-out") or ""
         ok = case.get("status") == "run"
-        numbers = list(counted(name, output) or ((1, 0, 0) if ok else (0, 1, 0)))
+        says_nothing = (1, 0, 0) if ok and name not in ("check", "pytest") else (0, 1, 0)
+        numbers = list(counted(name, output) or says_nothing)
         if not ok and numbers[1] == 0:
             numbers[1] = 1  # it reported success and then died, or never got to report
         if numbers[1]:

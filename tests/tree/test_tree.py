@@ -119,3 +119,12 @@ def test_readme_feature_table_is_that_of_the_kernel_table(fastattn):
     assert table == {name: ["x" if name in kernel["features"] else "." for kernel in columns] for name in features}
     sizes = re.search(r"^\| largest head size \|(.*)\|$", text, re.MULTILINE).group(1)
     assert [int(cell) for cell in sizes.split("|")] == [kernel["max_head_dim"] for kernel in columns]
+
+
+def test_links_in_the_documents_lead_somewhere():
+    broken = []
+    for path in tracked("*.md"):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / path).read_text()):
+            if not (ROOT / path.parent / target).exists():
+                broken.append(f"{path}: {target}")
+    assert not broken
