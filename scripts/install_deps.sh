@@ -8,34 +8,37 @@ cd "$(dirname "$0")/.."
 
 packages=(build-essential cmake ninja-build pkg-config git ca-certificates
           libcjson-dev libpopt-dev libpcre2-dev libcmocka-dev python3 python3-venv)
+second_compiler=(clang-19 libomp-19-dev libclang-rt-19-dev llvm-19)
 want=${1:-build}
-if [ "$want" = test ]; then
-  packages+=(clang-19 libomp-19-dev libclang-rt-19-dev llvm-19)
-fi
 
 fail() { printf 'install_deps: %s\n' "$*" >&2; exit 1; }
 
+# Installs those of the named packages that are missing; fails with one line where it cannot.
 install_packages() {
-  local missing=() package
+  local missing=() package as_root=()
   if ! command -v dpkg-query >/dev/null; then
-    echo "install_deps: this is not Debian; make sure that you have what these packages hold: ${packages[*]}" >&2
+    echo "install_deps: this is not Debian; make sure that you have what these packages hold: $*" >&2
     return
   fi
-  for package in "${packages[@]}"; do
+  for package in "$@"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  local as_root=()
   if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || fail "missing packages and no right to install them; as root: apt-get install ${missing[*]}"
+    if ! command -v sudo >/dev/null; then
+      echo "install_deps: missing packages and no right to install them; as root: apt-get install ${missing[*]}" >&2
+      return 1
+    fi
     as_root=(sudo)
   fi
   echo "Installing Debian packages: ${missing[*]}"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null ||
     echo "install_deps: apt-get update failed; trying with the package lists that are here" >&2
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends -y "${missing[@]}" </dev/null >/dev/null ||
-    fail "apt-get could not install: ${missing[*]}"
+  if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get -qq -o Dpkg::Use-Pty=0 install --no-install-recommends -y "${missing[@]}" </dev/null >/dev/null; then
+    echo "install_deps: apt-get could not install: ${missing[*]}" >&2
+    return 1
+  fi
 }
 
 # Pinned Python packages, for the tests only. The stamp is the requirements themselves, so that a change of a pin
@@ -69,6 +72,10 @@ install_onednn() {
     echo "install_deps: building without oneDNN: no standard and eager baselines, no model runner" >&2
 }
 
-install_packages
+install_packages "${packages[@]}" || exit 1
+if [ "$want" = test ]; then
+  install_packages "${second_compiler[@]}" ||
+    echo "install_deps: no clang 19: the tests will not run on a second compiler and the thread sanitizer" >&2
+fi
 install_python
 install_onednn
