@@ -186,7 +186,7 @@ INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights,
   fa_decode_fetch fetch = *chunk->fetch; /* in registers */
   for (int64_t j = 0; j < chunk->keys; ++j) {
     const char *v = chunk->v[j] + offset;
-    fa_decode_fetch_lines(&fetch, lines);
+    if (j % 4 == 0) fa_decode_fetch_lines(&fetch, lines);
     __m512 w[4];
     UNROLL for (int r = 0; r < rows; ++r) w[r] = _mm512_set1_ps(weights[r * FA_DECODE_KEYS + j]);
     UNROLL for (int i = 0; i < pairs; ++i) {
@@ -214,7 +214,7 @@ INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, 
 
 INLINE void accumulate_of(const fa_decode_chunk *chunk, const float *tile, int64_t rows, float *o, fa_dtype dtype) {
   const int64_t blocks = fa_ceil_div(rows, 4) * fa_ceil_div(chunk->dim_v, 32);
-  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_ACCUMULATE, blocks * FA_DECODE_KEYS);
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_ACCUMULATE, blocks * (FA_DECODE_KEYS / 4));
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4)
     accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, dtype, 4, lines);

@@ -40,17 +40,19 @@ static inline int64_t fa_decode_fetch_share(const fa_decode_fetch *fetch, int64_
 }
 
 static inline void fa_decode_fetch_lines(fa_decode_fetch *fetch, int64_t lines) {
-  for (; lines > 0; --lines) {
+  while (lines > 0) {
     if (fetch->row >= fetch->count) {
-      if (!fetch->v_rows) return;
+      if (!fetch->v_rows || fetch->count == 0) return;
       fetch->rows = fetch->v_rows;
       fetch->row_bytes = fetch->v_row_bytes;
       fetch->v_rows = NULL;
       fetch->row = 0;
-      if (fetch->count == 0) return;
     }
-    __builtin_prefetch(fetch->rows[fetch->row] + fetch->byte, 0, 3);
-    fetch->byte += 64;
+    const char *from = fetch->rows[fetch->row] + fetch->byte;
+    const int64_t run = fa_min(lines, (fetch->row_bytes - fetch->byte + 63) / 64);
+    for (int64_t n = 0; n < run; ++n) __builtin_prefetch(from + 64 * n, 0, 3);
+    lines -= run;
+    fetch->byte += 64 * run;
     if (fetch->byte >= fetch->row_bytes) {
       fetch->byte = 0;
       ++fetch->row;
@@ -100,15 +102,15 @@ fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void
 
 enum { FA_DECODE_LANES = 16 };
 
-/* Largest of the row; -inf when nothing is kept. NaN is passed over here and caught in the sum. */
+/* Largest of the row; -inf when nothing is kept. A NaN may or may not come out: the sum catches it. */
 static inline float fa_decode_row_max(const float *row) {
   float lane[FA_DECODE_LANES];
   for (int i = 0; i < FA_DECODE_LANES; ++i) lane[i] = row[i];
   for (int j = FA_DECODE_LANES; j < FA_DECODE_KEYS; j += FA_DECODE_LANES)
     for (int i = 0; i < FA_DECODE_LANES; ++i) lane[i] = row[j + i] > lane[i] ? row[j + i] : lane[i];
-  float max = -INFINITY;
-  for (int i = 0; i < FA_DECODE_LANES; ++i) max = lane[i] > max ? lane[i] : max;
-  return max;
+  for (int half = FA_DECODE_LANES / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
+  return lane[0];
 }
 
 /* In exact loops a key that is not kept weighs FA_DECODE_NOT_KEPT, which marks it, and one that is kept at least
