@@ -42,10 +42,10 @@ const fa_roof_unit *fa_roof_of(const char *arch, const char *isa, int is_16_bit)
 double fa_roof_arithmetic(const fa_roof_unit *unit, int threads) {
   static const fa_roof_unit *sized; /* rounds belong to this unit */
   static int64_t rounds;
-  static volatile float sink;
   if (sized != unit) {
     double seconds = 0.0;
     for (rounds = 1024; seconds < 0.02; rounds *= 2) {
+      volatile float sink;
       const double begin = now();
       unit->multiply(rounds, &sink);
       seconds = now() - begin;
@@ -56,7 +56,10 @@ double fa_roof_arithmetic(const fa_roof_unit *unit, int threads) {
   const int64_t each = rounds;
   const double begin = now();
 #pragma omp parallel num_threads(threads) reduction(+ : operations)
-  operations += unit->multiply(each, &sink);
+  {
+    volatile float sink;
+    operations += unit->multiply(each, &sink);
+  }
   return operations / (now() - begin) * 1e-12;
 }
 
@@ -64,7 +67,6 @@ double fa_roof_bandwidth(const char *isa, int threads, const void *const memory[
   /* Small enough that threads finish together, large enough to stream. */
   enum { PIECE = 1 << 20, GRAIN = 1024 };
   const fa_roof_unit *const unit = fa_roof_of("", isa, 0);
-  static volatile float sink;
   const size_t whole[2] = {bytes[0] / GRAIN * GRAIN, bytes[1] / GRAIN * GRAIN};
   const int64_t pieces = (int64_t)((whole[0] + PIECE - 1) / PIECE);
   const int64_t all = pieces + (int64_t)((whole[1] + PIECE - 1) / PIECE);
@@ -74,6 +76,7 @@ double fa_roof_bandwidth(const char *isa, int threads, const void *const memory[
     const int second = i >= pieces;
     const size_t at = (size_t)(second ? i - pieces : i) * PIECE;
     const size_t size = whole[second] - at < PIECE ? whole[second] - at : PIECE;
+    volatile float sink;
     unit->read((const char *)memory[second] + at, size, &sink);
   }
   return (double)(whole[0] + whole[1]) / (now() - begin) * 1e-9;

@@ -160,7 +160,7 @@ static int time_all(bench *b, const fa_device_info *device, int repeats, fa_benc
   }
   if (has_roof) {
     result->roof = median(roofs, repeats);
-    result->roof_name = b->c->is_decode ? "a read of the same bytes" : unit->name;
+    result->roof_name = b->c->is_decode ? "a read of the same bytes, four streams a thread" : unit->name;
   }
   return FA_EXIT_OK;
 }

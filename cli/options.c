@@ -128,13 +128,43 @@ static int not_a_number(const char *bad, int argc, const char **words) {
   return fa_usage_error("%s is not a number in range", bad);
 }
 
+enum { MOST_OPTIONS = 40, HELP = MOST_OPTIONS + 1 };
+
+/* popt's own way with strings forgets, and so leaks, the first of two values for one option. So each string
+ * option of the copy stops the parser with its number, and its place is filled here. */
+static void hand_back_strings(const struct poptOption *table, struct poptOption copy[MOST_OPTIONS]) {
+  int count = 0;
+  for (; table[count].longName && count < MOST_OPTIONS - 1; count++) {
+    copy[count] = table[count];
+    if ((copy[count].argInfo & POPT_ARG_MASK) == POPT_ARG_STRING) {
+      copy[count].arg = NULL;
+      copy[count].val = count + 1;
+    }
+  }
+  copy[count] = (struct poptOption)POPT_TABLEEND;
+}
+
+/* Up to the end, the help option or an error, which is returned. */
+static int take_options(poptContext context, const struct poptOption *table) {
+  bool is_ours[MOST_OPTIONS] = {false};
+  int rc;
+  while ((rc = poptGetNextOpt(context)) > 0 && rc != HELP) {
+    char **const place = table[rc - 1].arg;
+    if (is_ours[rc - 1]) free(*place); /* the last one counts */
+    *place = poptGetOptArg(context);
+    is_ours[rc - 1] = true;
+  }
+  return rc;
+}
+
 bool fa_options_parse(const fa_command_help *help, const struct poptOption *table, int argc,
                       const char **argv, const char **argument, int *exit_code) {
-  enum { HELP = 'h' };
+  struct poptOption copy[MOST_OPTIONS];
+  hand_back_strings(table, copy);
   const struct poptOption own[] = {{"help", 'h', POPT_ARG_NONE, NULL, HELP, "print this text", NULL},
                                    POPT_TABLEEND};
   const struct poptOption options[] = {
-      {NULL, '\0', POPT_ARG_INCLUDE_TABLE, (void *)(size_t)table, 0, "Options:", NULL},
+      {NULL, '\0', POPT_ARG_INCLUDE_TABLE, copy, 0, "Options:", NULL},
       {NULL, '\0', POPT_ARG_INCLUDE_TABLE, (void *)(size_t)own, 0, NULL, NULL},
       POPT_TABLEEND};
   subcommand = help->name;
@@ -163,7 +193,7 @@ bool fa_options_parse(const fa_command_help *help, const struct poptOption *tabl
     return false;
   }
   bool go_on = true;
-  const int rc = poptGetNextOpt(context);
+  const int rc = take_options(context, table);
   if (rc == HELP) {
     print_help(context, help);
     go_on = false;
