@@ -17,8 +17,8 @@ mkdir "$scratch/tree"
 cp -R "$root/CMakeLists.txt" "$root/cmake" "$root/include" "$root/src" "$scratch/tree/"
 build() {
   cmake --build "$scratch/build" -j "$jobs" --target fa_objects >"$scratch/log" 2>&1 &&
-    find "$scratch/build" -name '*.o' | xargs ${CC:-cc} -std=c11 -I"$scratch/tree/include" -I"$scratch/tree/src" \
-      "$here/mutant_check.c" -fopenmp -pthread -lm -o "$scratch/check" >>"$scratch/log" 2>&1
+    ${CC:-cc} -std=c11 -I"$scratch/tree/include" -I"$scratch/tree/src" "$here/mutant_check.c" \
+      $(find "$scratch/build/src" -name '*.o') -fopenmp -pthread -lm -o "$scratch/check" >>"$scratch/log" 2>&1
 }
 cmake -S "$scratch/tree" -B "$scratch/build" -G Ninja -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS=-O1 -DFA_WITH_ONEDNN=OFF \
   -DFA_BUILD_COMMAND=OFF -DFA_BUILD_TESTS=OFF >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
