@@ -65,7 +65,7 @@ static double multiply(int64_t rounds, volatile float *sink) {
   _tile_stored(0, out, 64);
   _tile_release();
   *sink = out[3][5];
-  return (double)rounds * STEPS * 4.0 * (16.0 * 16.0 * 32.0 * 2.0);
+  return (double)rounds * (double)STEPS * 4.0 * (16.0 * 16.0 * 32.0 * 2.0);
 }
 
 static void read_all(const char *begin, size_t bytes, volatile float *sink) {

@@ -18,7 +18,7 @@ static double multiply(int64_t rounds, volatile float *sink) {
   float total = 0.0f;
   for (int i = 0; i < LANES; i++) total += sum[i];
   *sink = total;
-  return 2.0 * LANES * (double)rounds;
+  return 2.0 * (double)LANES * (double)rounds;
 }
 
 static void read_all(const char *begin, size_t bytes, volatile float *sink) {
