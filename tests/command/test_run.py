@@ -273,5 +273,5 @@ def test_output_may_be_one_of_the_inputs(case):
 def test_output_to_a_device_and_to_standard_output(case):
     case.qkv(1, 5, 6, 2, 2, 8)
     assert case.fastattn("run", *case.arguments, "--out", "/dev/null").returncode == 0
-    done = case.fastattn("run", *case.arguments, "--out", "-", encoding="latin-1")
-    assert done.returncode == 0 and done.stdout.startswith("\x93NUMPY") and "kernel" not in done.stdout
+    done = case.fastattn("run", *case.arguments, "--out", "-")
+    assert done.returncode == 0 and "NUMPY" in done.stdout[:8] and "kernel" not in done.stdout
