@@ -46,7 +46,7 @@ FA_INLINE vec vec_exp(vec x) {
 /* The first n (>= 1) of VEC elements of a row of FLOAT32, FLOAT16 or BFLOAT16; the rest 0. Reads nothing
  * beyond. */
 FA_INLINE vec vec_load_row(const char *from, fa_dtype dtype, int64_t n) {
-  const __mmask16 some = n >= VEC ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1u);
+  const __mmask16 some = (__mmask16)(n >= VEC ? 0xffffu : (1u << n) - 1u);
   if (dtype == FA_FLOAT32) return _mm512_maskz_loadu_ps(some, from);
   const __m256i half = _mm256_maskz_loadu_epi16(some, from);
   if (dtype == FA_FLOAT16) return _mm512_cvtph_ps(half);
@@ -55,7 +55,7 @@ FA_INLINE vec vec_load_row(const char *from, fa_dtype dtype, int64_t n) {
 
 /* The same the other way, rounding to nearest even. x holds no NaN. */
 FA_INLINE void vec_store_row(char *to, fa_dtype dtype, int64_t n, vec x) {
-  const __mmask16 some = n >= VEC ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1u);
+  const __mmask16 some = (__mmask16)(n >= VEC ? 0xffffu : (1u << n) - 1u);
   if (dtype == FA_FLOAT32) {
     _mm512_mask_storeu_ps(to, some, x);
   } else if (dtype == FA_FLOAT16) {
