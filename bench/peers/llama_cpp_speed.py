@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Prompt and generation speed of `fastattn generate` beside llama.cpp's, on the same file, prompt and threads.
+
+    pip install xllamacpp==2026.10.11549        # llama.cpp as a wheel: no compiler needed
+    llama_cpp_speed.py MODEL.gguf build/bin/fastattn [--threads 2] [--words 400] [--generate 64] [--repeats 3] [--json f]
+
+Runs alternate; of each the fastest counts, because whatever else the machine does only ever adds time. llama.cpp
+computes with the file's 4-bit weights as they are, the runner with bf16 made of them: it reads 3 times the bytes a
+token, so the ratio of generation says as much about formats as about attention.
+"""
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+
+
+def ours(options, prompt, attention):
+    with tempfile.TemporaryDirectory() as folder:
+        text, rows = os.path.join(folder, "prompt"), os.path.join(folder, "rows")
+        with open(text, "w") as file:
+            file.write(prompt)
+        subprocess.run([options.fastattn, "generate", "-m", options.model, "--prompt-file", text, "--raw", "-n",
+                        str(options.generate), "--threads", str(options.threads), "--attention", attention, "--json", rows],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with open(rows) as file:
+            row = json.load(file)
+    return {"prompt_tokens": row["prompt_tokens"], "prompt": row["prompt_tokens_per_s"],
+            "generate": row["decode_tokens_per_s"], "commit": row["commit"], "machine": row["machine"]}
+
+
+class LlamaCpp:
+    def __init__(self, options):
+        import xllamacpp
+        params = xllamacpp.CommonParams()
+        params.model.path = options.model
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_parallel = 4096, 2048, 2048, 1
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
+        params.warmup = True
+        self.server = xllamacpp.Server(params)
+        self.build = getattr(xllamacpp, "BUILD_INFO", "")
+
+    def run(self, options, prompt):
+        answer = self.server.handle_completions({"prompt": prompt, "n_predict": options.generate, "max_tokens": options.generate,
+                                                 "temperature": 0, "ignore_eos": True, "cache_prompt": False})
+        timings = answer["timings"]
+        return {"prompt_tokens": timings["prompt_n"], "prompt": timings["prompt_per_second"],
+                "generate": timings["predicted_per_second"]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("fastattn")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--words", type=int, default=400)
+    parser.add_argument("--generate", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    prompt = " ".join(["the quick brown fox jumps over the lazy dog and runs into the wood,"] * (options.words // 14))
+    peer, best = LlamaCpp(options), {}
+    for _ in range(options.repeats):
+        for name, run in (("llama.cpp", lambda: peer.run(options, prompt)), ("fast", lambda: ours(options, prompt, "fast")),
+                          ("standard", lambda: ours(options, prompt, "standard"))):
+            row = run()
+            for key in ("prompt", "generate"):
+                row[key] = max(row[key], best.get(name, row)[key])
+            best[name] = row
+    rows = []
+    for name, row in best.items():
+        row.update(runner=name, threads=options.threads, prompt_ratio=row["prompt"] / best["llama.cpp"]["prompt"],
+                   generate_ratio=row["generate"] / best["llama.cpp"]["generate"])
+        rows.append(row)
+        print(f"{name:10} prompt of {row['prompt_tokens']:5} tokens: {row['prompt']:8.1f} tokens/s ({row['prompt_ratio']:.2f} of "
+              f"llama.cpp), generation {row['generate']:7.1f} tokens/s ({row['generate_ratio']:.2f})")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(rows, file, indent=1)
+
+
+main()
