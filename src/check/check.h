@@ -17,15 +17,16 @@ typedef struct fa_check_options {
 #define FA_CHECK_OPTIONS_INIT \
   { NULL, NULL, 0, 0, 0 }
 
-/* Prints to `out`; the last line is "N passed, N failed". Returns 0 if nothing failed, 1 if something did, 2 if
- * there was nothing to do (fa_last_error() says why: no such device, no kernel with that name).
- * Catches SIGSEGV, SIGBUS, SIGILL and SIGFPE while it runs, so one call at a time in a process. */
+/* Prints to `out`; the last line is "N passed, N failed". Returns 0 if nothing failed, 1 if something did, 2
+ * if there was nothing to do (fa_last_error() says why: no such device, no kernel with that name). Catches
+ * SIGSEGV, SIGBUS, SIGILL and SIGFPE while it runs, so one call at a time in a process. */
 int fa_check_run(const fa_check_options *options, FILE *out);
 
-/* Is this output right? For those who time a kernel and must not time a wrong one. args->o (and lse, if the problem
- * has it) are what a run wrote; `rows` rows of it (all, if there are no more) are computed again in double and
- * compared by the checker's tolerance (problem->kernel "standard" or "eager": that of the baselines). All pointers are host memory; an appending problem's cache is that after the
- * run. line: what was compared, or what is wrong. Errors: MEMORY. */
+/* Is this output right? For those who time a kernel and must not time a wrong one. args->o (and lse, if the
+ * problem has it) are what a run wrote; `rows` rows of it (all, if there are no more) are computed again in
+ * double and compared by the checker's tolerance (problem->kernel "standard" or "eager": that of the
+ * baselines). All pointers are host memory; an appending problem's cache is that after the run. line: what
+ * was compared, or what is wrong. Errors: MEMORY. */
 typedef struct fa_check_result {
   int32_t passed;
   int64_t rows;

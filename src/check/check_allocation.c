@@ -1,6 +1,6 @@
-/* Every host allocation failing in turn: the n-th request of a whole life (context, buffers, stream, event, plan, run)
- * is refused, for n = 0, 1, ... until everything succeeds. What comes back must be MEMORY and nothing may leak.
- * A run that asks for memory at all fails here, too. */
+/* Every host allocation failing in turn: the n-th request of a whole life (context, buffers, stream, event,
+ * plan, run) is refused, for n = 0, 1, ... until everything succeeds. What comes back must be MEMORY and
+ * nothing may leak. A run that asks for memory at all fails here, too. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +30,8 @@ static void release(void *user, void *memory) {
 enum { QUERIES = 5, KEYS = 70, DIM = 64, ELEMENTS = KEYS * DIM };
 
 /* FA_OK, or what the first failing call said. */
-static fa_status one_life(hook *h, const fa_session *s, const fa_kernel *kernel, fa_dtype dtype, int32_t *run_asked) {
+static fa_status one_life(hook *h, const fa_session *s, const fa_kernel *kernel, fa_dtype dtype,
+                          int32_t *run_asked) {
   fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
   fa_context *context = NULL;
   fa_plan *plan = NULL;
@@ -86,9 +87,9 @@ static void check_kernel(fa_session *s, const fa_kernel *kernel, fa_dtype dtype)
     if (status == FA_ERROR_UNSUPPORTED) return;
     const int refused = h.until_failure < 0;
     const int passed = h.held == 0 && !run_asked && status == (refused ? FA_ERROR_MEMORY : FA_OK);
-    fa_session_function(s, passed, "allocation %lld of %s %s refused: status %s (%s), %lld blocks leaked%s", (long long)n,
-                        kernel->name, fa_dtype_name(dtype), fa_status_name(status), fa_last_error(),
-                        (long long)h.held, run_asked ? ", and the run allocated" : "");
+    fa_session_function(s, passed, "allocation %lld of %s %s refused: status %s (%s), %lld blocks leaked%s",
+                        (long long)n, kernel->name, fa_dtype_name(dtype), fa_status_name(status),
+                        fa_last_error(), (long long)h.held, run_asked ? ", and the run allocated" : "");
     if (!refused || !passed) return;
   }
 }

@@ -1,13 +1,30 @@
-/* Where a case's arrays lie: permuted, with gaps, broadcast or running backwards, between guard bands; and how long
- * its sequences are. */
+/* Where a case's arrays lie: permuted, with gaps, broadcast or running backwards, between guard bands; and
+ * how long its sequences are. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "check/check_case.h"
 
-const char *const fa_array_names[FA_ARRAYS] = {
-    "q",         "k",          "v",          "o",     "lse",   "alibi_slopes", "sinks",      "bias",    "mask",     "cu_seqlens_q",
-    "cu_seqlens_kv", "seqlens_kv", "page_table", "k_new", "v_new", "rotary_cos",   "rotary_sin", "k_scale", "v_scale", "workspace"};
+const char *const fa_array_names[FA_ARRAYS] = {"q",
+                                               "k",
+                                               "v",
+                                               "o",
+                                               "lse",
+                                               "alibi_slopes",
+                                               "sinks",
+                                               "bias",
+                                               "mask",
+                                               "cu_seqlens_q",
+                                               "cu_seqlens_kv",
+                                               "seqlens_kv",
+                                               "page_table",
+                                               "k_new",
+                                               "v_new",
+                                               "rotary_cos",
+                                               "rotary_sin",
+                                               "k_scale",
+                                               "v_scale",
+                                               "workspace"};
 
 /* Passed as a stride that is "not read": far outside of anything, should it be. */
 #define NEVER_READ (INT64_MAX - 7)
@@ -16,10 +33,10 @@ enum { BATCH, SEQ, HEAD };
 
 typedef enum layout_freedom { DENSE_OUTPUT, ANY_INPUT } layout_freedom;
 
-/* Strides for [batch, seq, head, dim] in a random order with random gaps; how many elements they span, and where
- * element (0, 0, 0, 0) is. Inputs may also broadcast a dimension or run backwards through it. */
-static void draw_layout(fa_random *r, const int64_t extent[3], int64_t dim, layout_freedom freedom, fa_tensor *t,
-                        int64_t *span, int64_t *origin) {
+/* Strides for [batch, seq, head, dim] in a random order with random gaps; how many elements they span, and
+ * where element (0, 0, 0, 0) is. Inputs may also broadcast a dimension or run backwards through it. */
+static void draw_layout(fa_random *r, const int64_t extent[3], int64_t dim, layout_freedom freedom,
+                        fa_tensor *t, int64_t *span, int64_t *origin) {
   static const int orders[6][3] = {{HEAD, SEQ, BATCH}, {SEQ, HEAD, BATCH}, {HEAD, BATCH, SEQ},
                                    {BATCH, HEAD, SEQ}, {SEQ, BATCH, HEAD}, {BATCH, SEQ, HEAD}};
   const int *order = orders[fa_random_range(r, 0, fa_random_chance(r, 70) ? 1 : 5)];
@@ -52,8 +69,8 @@ static int place(fa_case *c, fa_array which, int64_t elements, size_t element_by
                        fa_random_chance(&c->random, 60)) != NULL;
 }
 
-static int place_tensor(fa_case *c, fa_array which, const int64_t extent[3], int64_t dim, size_t element_bytes,
-                        layout_freedom freedom, fa_tensor *t) {
+static int place_tensor(fa_case *c, fa_array which, const int64_t extent[3], int64_t dim,
+                        size_t element_bytes, layout_freedom freedom, fa_tensor *t) {
   int64_t span, origin;
   draw_layout(&c->random, extent, dim, freedom, t, &span, &origin);
   if (!place(c, which, span, element_bytes)) return 0;
@@ -82,11 +99,13 @@ static int place_queries(fa_case *c) {
   return 1;
 }
 
-/* Scales per tensor, per head, per token or both; with appending, a scale of a token's own belongs to one token. */
+/* Scales per tensor, per head, per token or both; with appending, a scale of a token's own belongs to one
+ * token. */
 static int place_scale(fa_case *c, fa_array which, const int64_t extent[3], fa_tensor *t) {
   const int64_t kind = fa_random_range(&c->random, 0, 3);
   const int per_token = kind >= 2, per_head = kind == 1 || kind == 3;
-  const int64_t kept[3] = {per_token ? extent[BATCH] : 1, per_token ? extent[SEQ] : 1, per_head ? extent[HEAD] : 1};
+  const int64_t kept[3] = {per_token ? extent[BATCH] : 1, per_token ? extent[SEQ] : 1,
+                           per_head ? extent[HEAD] : 1};
   if (!place_tensor(c, which, kept, 1, sizeof(float), DENSE_OUTPUT, t)) return 0;
   if (!per_token) t->stride_batch = t->stride_seq = 0;
   if (!per_head) t->stride_head = 0;
@@ -112,15 +131,18 @@ static int place_cache(fa_case *c) {
   if (p->ragged_kv) a->k.stride_batch = a->v.stride_batch = NEVER_READ;
   if (p->max_seqlen_kv == 0 || extent[BATCH] == 0) return 1;
   if (p->kv_dtype == p->dtype) return 1;
-  return place_scale(c, FA_ARRAY_K_SCALE, extent, &a->k_scale) && place_scale(c, FA_ARRAY_V_SCALE, extent, &a->v_scale);
+  return place_scale(c, FA_ARRAY_K_SCALE, extent, &a->k_scale) &&
+         place_scale(c, FA_ARRAY_V_SCALE, extent, &a->v_scale);
 }
 
 /* Bias and mask: [batch, heads, queries, keys], each of the first three possibly 1 and broadcast. */
 static int place_score_tensor(fa_case *c, fa_array which, size_t element_bytes, fa_tensor *t) {
   const fa_attention_problem *p = &c->problem;
   fa_random *r = &c->random;
-  const int one_batch = fa_random_chance(r, 40), one_head = fa_random_chance(r, 40), one_query = fa_random_chance(r, 25);
-  const int64_t extent[3] = {one_batch ? 1 : p->batch, one_query ? 1 : p->max_seqlen_q, one_head ? 1 : p->heads_q};
+  const int one_batch = fa_random_chance(r, 40), one_head = fa_random_chance(r, 40),
+            one_query = fa_random_chance(r, 25);
+  const int64_t extent[3] = {one_batch ? 1 : p->batch, one_query ? 1 : p->max_seqlen_q,
+                             one_head ? 1 : p->heads_q};
   if (!place_tensor(c, which, extent, p->max_seqlen_kv, element_bytes, DENSE_OUTPUT, t)) return 0;
   if (one_batch) t->stride_batch = 0;
   if (one_query) t->stride_seq = 0;
@@ -137,7 +159,8 @@ static int place_appended(fa_case *c) {
   if (!place_tensor(c, FA_ARRAY_V_NEW, extent, p->head_dim_v, size, ANY_INPUT, &a->v_new)) return 0;
   if (!p->rotary_dim) return 1;
   const int64_t angles = p->rotary_positions * (p->rotary_dim / 2);
-  if (!place(c, FA_ARRAY_COS, angles, sizeof(float)) || !place(c, FA_ARRAY_SIN, angles, sizeof(float))) return 0;
+  if (!place(c, FA_ARRAY_COS, angles, sizeof(float)) || !place(c, FA_ARRAY_SIN, angles, sizeof(float)))
+    return 0;
   a->rotary_cos = (const float *)(const void *)c->slots[FA_ARRAY_COS].data;
   a->rotary_sin = (const float *)(const void *)c->slots[FA_ARRAY_SIN].data;
   return 1;
@@ -147,7 +170,8 @@ static int place_small(fa_case *c) {
   const fa_attention_problem *p = &c->problem;
   fa_attention_args *a = &c->args;
   if (p->has_alibi) {
-    const int64_t gap = fa_random_range(&c->random, 0, 2), rows = fa_random_chance(&c->random, 50) ? p->batch : 1;
+    const int64_t gap = fa_random_range(&c->random, 0, 2),
+                  rows = fa_random_chance(&c->random, 50) ? p->batch : 1;
     a->alibi_stride_batch = rows > 1 ? p->heads_q + gap : 0;
     if (!place(c, FA_ARRAY_SLOPES, (rows - 1) * a->alibi_stride_batch + p->heads_q, sizeof(float))) return 0;
     a->alibi_slopes = (const float *)(const void *)c->slots[FA_ARRAY_SLOPES].data;

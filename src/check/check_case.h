@@ -44,6 +44,7 @@ typedef enum fa_values {
   FA_VALUES_EQUAL,    /* all keys the same */
   FA_VALUES_TINY,     /* v among fp16's subnormals, or 1e-33 */
   FA_VALUES_ZERO,
+  FA_VALUES_NONFINITE, /* a few infinities and NaN among v or k */
   FA_VALUES_COUNT
 } fa_values;
 extern const char *const fa_values_names[FA_VALUES_COUNT];
@@ -63,8 +64,9 @@ typedef struct fa_case {
   fa_attention_problem problem;
   fa_attention_args args;
   fa_slot slots[FA_ARRAYS];
-  unsigned char *before[2][FA_CACHE_ARRAYS]; /* the cache before a run: [0] no masked key poisoned, [1] poisoned */
-  unsigned char *after[2][FA_CACHE_ARRAYS];  /* ... and as the oracle's appending leaves it */
+  unsigned char
+      *before[2][FA_CACHE_ARRAYS]; /* the cache before a run: [0] no masked key poisoned, [1] poisoned */
+  unsigned char *after[2][FA_CACHE_ARRAYS]; /* ... and as the oracle's appending leaves it */
 
   int64_t rows;     /* packed rows of o */
   double *o;        /* [rows, heads_q, head_dim_v]; NaN in rows of no sequence */
@@ -103,8 +105,8 @@ double fa_case_max_abs_v(const fa_attention_problem *problem, const fa_attention
 
 /* The rule of the house. exact, same: `count` values of o, the lse of `rows` rows; score_size: see ref.h. */
 fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size, const double *o_exact,
-                             const double *o_same, int64_t count, const double *lse_exact, const double *lse_same,
-                             int64_t rows);
+                             const double *o_same, int64_t count, const double *lse_exact,
+                             const double *lse_same, int64_t rows);
 
 /* The same for a baseline, which keeps its scores in the input type; score_error: see fa_ref_unfused. */
 fa_tolerance fa_tolerance_unfused(fa_tolerance fused, double score_error, double max_abs_v);
@@ -121,8 +123,8 @@ typedef struct fa_verdict {
 /* Compares o and lse with the oracle and everything around them with what it was; makes them poison again. */
 void fa_case_verify(fa_case *c, const uint64_t hashes[FA_ARRAYS], fa_verdict *verdict);
 
-/* Compares the cache after an appending run with the oracle's; where roundings differ within reason, the oracle is
- * asked again with the cache as it is. Errors: MEMORY. */
+/* Compares the cache after an appending run with the oracle's; where roundings differ within reason, the
+ * oracle is asked again with the cache as it is. Errors: MEMORY. */
 fa_status fa_case_verify_cache(fa_case *c, int poisoned, fa_verdict *verdict);
 
 /* Adds a line to a verdict and makes it a failure. */

@@ -22,7 +22,8 @@ typedef struct worst {
   double got, exact, tolerance, badness;
 } worst;
 
-static void note(worst *w, double got, double exact, double tolerance, int64_t b, int64_t i, int64_t h, int64_t d) {
+static void note(worst *w, double got, double exact, double tolerance, int64_t b, int64_t i, int64_t h,
+                 int64_t d) {
   double badness = fabs(got - exact) / tolerance;
   if (isnan(badness) || isinf(badness)) badness = 1e300;
   if (w->wrong++ && badness <= w->badness) return;
@@ -48,26 +49,29 @@ static int64_t lse_index(const fa_case *c, int64_t b, int64_t i, int64_t h) {
   return row + h * c->args.lse_stride_head + i;
 }
 
-/* Queries down, head size across, of one batch entry and head: '.' right, 'x' wrong, '!' NaN or infinite where it
- * should not be or the other way round. A character stands for the worst of its cell. */
+/* Queries down, head size across, of one batch entry and head: '.' right, 'x' wrong, '!' NaN or infinite
+ * where it should not be or the other way round. A character stands for the worst of its cell. */
 static void draw_map(const fa_case *c, int64_t b, int64_t h, fa_verdict *verdict) {
   enum { ROWS = 24, COLUMNS = 64 };
   const fa_attention_problem *p = &c->problem;
   const int64_t queries = fa_ref_seqlen_q(p, &c->args, b);
   const int64_t rows = fa_min(queries, ROWS), columns = fa_min(p->head_dim_v, COLUMNS);
-  fa_verdict_fail(verdict, "    map of entry %lld, head %lld: %lld queries down, %lld elements across\n", (long long)b,
-                  (long long)h, (long long)queries, (long long)p->head_dim_v);
+  fa_verdict_fail(verdict, "    map of entry %lld, head %lld: %lld queries down, %lld elements across\n",
+                  (long long)b, (long long)h, (long long)queries, (long long)p->head_dim_v);
   for (int64_t row = 0; row < rows; row++) {
     char line[COLUMNS + 1];
     memset(line, '.', sizeof line);
     for (int64_t i = row * queries / rows; i < (row + 1) * queries / rows; i++) {
       for (int64_t d = 0; d < p->head_dim_v; d++) {
         const double got = fa_ref_load(c->args.o.data, o_index(c, b, i, h) + d, p->dtype);
-        const double exact = c->o[(fa_ref_packed_row(p, &c->args, b, i) * p->heads_q + h) * p->head_dim_v + d];
+        const double exact =
+            c->o[(fa_ref_packed_row(p, &c->args, b, i) * p->heads_q + h) * p->head_dim_v + d];
         char *cell = &line[d * columns / p->head_dim_v];
         if (fa_value_matches(got, exact, c->tolerance.o)) continue;
-        if (isfinite(got) != isfinite(exact)) *cell = '!';
-        else if (*cell == '.') *cell = 'x';
+        if (isfinite(got) != isfinite(exact))
+          *cell = '!';
+        else if (*cell == '.')
+          *cell = 'x';
       }
     }
     line[columns] = '\0';
@@ -89,15 +93,19 @@ static void compare_o(fa_case *c, fa_verdict *verdict) {
           const double got = fa_ref_load(c->args.o.data, at + d, p->dtype);
           const double error = fabs(got - exact[d]) / c->tolerance.o;
           if (error > verdict->max_error) verdict->max_error = error;
-          if (!fa_value_matches(got, exact[d], c->tolerance.o)) note(&w, got, exact[d], c->tolerance.o, b, i, h, d);
+          if (!fa_value_matches(got, exact[d], c->tolerance.o))
+            note(&w, got, exact[d], c->tolerance.o, b, i, h, d);
         }
       }
     }
   }
   if (!w.wrong) return;
-  fa_verdict_fail(verdict, "    o: %lld elements wrong; worst [entry %lld, query %lld, head %lld, %lld]: got %.9g, want "
-                  "%.9g, error %.3g, tolerance %.3g\n", (long long)w.wrong, (long long)w.b, (long long)w.i,
-                  (long long)w.h, (long long)w.d, w.got, w.exact, fabs(w.got - w.exact), w.tolerance);
+  fa_verdict_fail(
+      verdict,
+      "    o: %lld elements wrong; worst [entry %lld, query %lld, head %lld, %lld]: got %.9g, want "
+      "%.9g, error %.3g, tolerance %.3g\n",
+      (long long)w.wrong, (long long)w.b, (long long)w.i, (long long)w.h, (long long)w.d, w.got, w.exact,
+      fabs(w.got - w.exact), w.tolerance);
   draw_map(c, w.b, w.h, verdict);
 }
 
@@ -116,9 +124,12 @@ static void compare_lse(fa_case *c, fa_verdict *verdict) {
     }
   }
   if (!w.wrong) return;
-  fa_verdict_fail(verdict, "    lse: %lld wrong; worst [entry %lld, head %lld, query %lld]: got %.9g, want %.9g, error "
-                  "%.3g, tolerance %.3g\n", (long long)w.wrong, (long long)w.b, (long long)w.h, (long long)w.i, w.got,
-                  w.exact, fabs(w.got - w.exact), w.tolerance);
+  fa_verdict_fail(
+      verdict,
+      "    lse: %lld wrong; worst [entry %lld, head %lld, query %lld]: got %.9g, want %.9g, error "
+      "%.3g, tolerance %.3g\n",
+      (long long)w.wrong, (long long)w.b, (long long)w.h, (long long)w.i, w.got, w.exact,
+      fabs(w.got - w.exact), w.tolerance);
 }
 
 /* With every element made poison again, anything else in the array was written by mistake. */
@@ -182,9 +193,12 @@ static double append_tolerance(fa_dtype kv_dtype, double x, double scale, double
       const double exponent = code > 0x1p-6 ? floor(log2(code)) : -6.0;
       return exp2(exponent - 4.0) * 1.001 * unit + noise;
     }
-    case FA_FLOAT16: return fmax(exp2(floor(log2(fabs(x) + 1e-300)) - 11.0), 0x1p-25) * 1.001 + noise;
-    case FA_BFLOAT16: return exp2(floor(log2(fabs(x) + 1e-300)) - 8.0) * 1.001 + noise;
-    case FA_FLOAT32: return noise;
+    case FA_FLOAT16:
+      return fmax(exp2(floor(log2(fabs(x) + 1e-300)) - 11.0), 0x1p-25) * 1.001 + noise;
+    case FA_BFLOAT16:
+      return exp2(floor(log2(fabs(x) + 1e-300)) - 8.0) * 1.001 + noise;
+    case FA_FLOAT32:
+      return noise;
   }
   return 0.0;
 }
@@ -197,10 +211,10 @@ typedef struct cache_side {
   int is_key;
 } cache_side;
 
-/* One appended token of one head against its exact value; then its bytes become the oracle's, so that a comparison
- * of whole arrays shows what else was written. */
-static void verify_token(fa_case *c, const cache_side *side, int64_t b, int64_t h, int64_t n, unsigned char *expected,
-                         unsigned char *expected_scales, fa_verdict *verdict) {
+/* One appended token of one head against its exact value; then its bytes become the oracle's, so that a
+ * comparison of whole arrays shows what else was written. */
+static void verify_token(fa_case *c, const cache_side *side, int64_t b, int64_t h, int64_t n,
+                         unsigned char *expected, unsigned char *expected_scales, fa_verdict *verdict) {
   const fa_attention_problem *p = &c->problem;
   const size_t size = fa_dtype_bytes(p->kv_dtype);
   const int64_t position = c->args.seqlens_kv[b] + n;
@@ -216,9 +230,11 @@ static void verify_token(fa_case *c, const cache_side *side, int64_t b, int64_t 
     float want;
     memcpy(&want, expected_scales + offset, sizeof want);
     scale = (double)*got;
-    if (side->scales->stride_seq != 0 && want > 0.0f && !(fabs(scale - (double)want) <= 1e-5 * (double)want)) {
-      fa_verdict_fail(verdict, "    %s scale of appended token %lld of entry %lld, KV head %lld: got %.9g, want %.9g\n",
-                      side->name, (long long)n, (long long)b, (long long)h, scale, (double)want);
+    if (side->scales->stride_seq != 0 && want > 0.0f &&
+        !(fabs(scale - (double)want) <= 1e-5 * (double)want)) {
+      fa_verdict_fail(
+          verdict, "    %s scale of appended token %lld of entry %lld, KV head %lld: got %.9g, want %.9g\n",
+          side->name, (long long)n, (long long)b, (long long)h, scale, (double)want);
     }
     memcpy(expected_scales + offset, got, sizeof want);
   }
@@ -227,8 +243,10 @@ static void verify_token(fa_case *c, const cache_side *side, int64_t b, int64_t 
   for (int64_t d = 0; d < side->dim; d++) {
     const double got = scale * fa_ref_load(side->cache->data, at + d, p->kv_dtype);
     if (fabs(got - x[d]) <= append_tolerance(p->kv_dtype, x[d], scale, noise)) continue;
-    fa_verdict_fail(verdict, "    %s of appended token %lld of entry %lld, KV head %lld, element %lld: got %.9g, want "
-                    "%.9g\n", side->name, (long long)n, (long long)b, (long long)h, (long long)d, got, x[d]);
+    fa_verdict_fail(verdict,
+                    "    %s of appended token %lld of entry %lld, KV head %lld, element %lld: got %.9g, want "
+                    "%.9g\n",
+                    side->name, (long long)n, (long long)b, (long long)h, (long long)d, got, x[d]);
     break;
   }
   memcpy(expected + (bytes - c->slots[side->array].data), bytes, (size_t)side->dim * size);
@@ -244,8 +262,10 @@ static fa_status verify_rounding(fa_case *c, int poisoned, fa_verdict *verdict) 
   for (int n = 0; n < FA_CACHE_ARRAYS; n++) {
     const fa_slot *slot = &c->slots[fa_cache_arrays[n]];
     expected[n] = malloc(slot->bytes + 1);
-    if (!expected[n]) status = FA_ERROR_MEMORY;
-    else if (slot->data) memcpy(expected[n], c->after[poisoned][n], slot->bytes);
+    if (!expected[n])
+      status = FA_ERROR_MEMORY;
+    else if (slot->data)
+      memcpy(expected[n], c->after[poisoned][n], slot->bytes);
   }
   for (int s = 0; s < 2 && status == FA_OK; s++) {
     for (int64_t b = 0; b < p->batch; b++) {

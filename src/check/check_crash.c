@@ -22,12 +22,18 @@ static int descriptor = STDERR_FILENO;
 
 const char *fa_crash_name(int signal_number) {
   switch (signal_number) {
-    case SIGSEGV: return "SIGSEGV (memory it must not touch)";
-    case SIGBUS: return "SIGBUS";
-    case SIGILL: return "SIGILL (an instruction this machine lacks)";
-    case SIGFPE: return "SIGFPE";
-    case SIGALRM: return "no end in sight (hanging)";
-    default: return "a signal";
+    case SIGSEGV:
+      return "SIGSEGV (memory it must not touch)";
+    case SIGBUS:
+      return "SIGBUS";
+    case SIGILL:
+      return "SIGILL (an instruction this machine lacks)";
+    case SIGFPE:
+      return "SIGFPE";
+    case SIGALRM:
+      return "no end in sight (hanging)";
+    default:
+      return "a signal";
   }
 }
 

@@ -1,5 +1,5 @@
-/* Faults inside a kernel, caught on the thread that called it; on another thread they end the process after the
- * report, for there is no way back from there. */
+/* Faults inside a kernel, caught on the thread that called it; on another thread they end the process after
+ * the report, for there is no way back from there. */
 #ifndef FA_CHECK_CRASH_H
 #define FA_CHECK_CRASH_H
 
@@ -12,8 +12,9 @@ extern sigjmp_buf fa_crash_return;
 void fa_crash_install(FILE *out);
 void fa_crash_uninstall(void);
 
-/* if ((signal = sigsetjmp(fa_crash_return, 1)) == 0) { fa_crash_arm(...); ...; fa_crash_disarm(); } else crashed.
- * last_words is printed if the process has to end; seconds: after which the call counts as hanging. */
+/* if ((signal = sigsetjmp(fa_crash_return, 1)) == 0) { fa_crash_arm(...); ...; fa_crash_disarm(); } else
+ * crashed. last_words is printed if the process has to end; seconds: after which the call counts as hanging.
+ */
 void fa_crash_arm(const char *last_words, unsigned seconds);
 void fa_crash_disarm(void);
 

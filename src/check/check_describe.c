@@ -25,7 +25,8 @@ static void add_lengths(const line *l, const char *name, const int32_t *values, 
 }
 
 static void add_strides(const line *l, const char *name, const fa_tensor *t) {
-  add(l, " %s(%lld,%lld,%lld)", name, (long long)t->stride_batch, (long long)t->stride_seq, (long long)t->stride_head);
+  add(l, " %s(%lld,%lld,%lld)", name, (long long)t->stride_batch, (long long)t->stride_seq,
+      (long long)t->stride_head);
 }
 
 char *fa_case_describe(const fa_case *c, char *text, size_t size) {
@@ -36,8 +37,8 @@ char *fa_case_describe(const fa_case *c, char *text, size_t size) {
   add(&l, "%s", fa_dtype_name(p->dtype));
   if (p->kv_dtype != p->dtype) add(&l, " kv=%s", fa_dtype_name(p->kv_dtype));
   add(&l, " B%lld H%lld/%lld Sq%lld Skv%lld D%lld/%lld", (long long)p->batch, (long long)p->heads_q,
-      (long long)p->heads_kv, (long long)p->max_seqlen_q, (long long)p->max_seqlen_kv, (long long)p->head_dim_qk,
-      (long long)p->head_dim_v);
+      (long long)p->heads_kv, (long long)p->max_seqlen_q, (long long)p->max_seqlen_kv,
+      (long long)p->head_dim_qk, (long long)p->head_dim_v);
   if (p->scale != 0.0f) add(&l, " scale=%g", (double)p->scale);
   if (p->causal) add(&l, " causal");
   if (p->window_left >= 0 || p->window_right >= 0)

@@ -1,5 +1,6 @@
-/* What a case's arrays hold. Everything a run may not look at stays poison: gaps, tokens beyond a sequence, unused
- * pages and slots, rows of the rotary tables beyond the last position; and keys that no query keeps, on top. */
+/* What a case's arrays hold. Everything a run may not look at stays poison: gaps, tokens beyond a sequence,
+ * unused pages and slots, rows of the rotary tables beyond the last position; and keys that no query keeps,
+ * on top. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +8,10 @@
 #include "check/check_case.h"
 #include "ref/ref.h"
 
-const char *const fa_values_names[FA_VALUES_COUNT] = {"normal", "huge", "near-max", "rising", "equal", "tiny", "zero"};
-const fa_array fa_cache_arrays[FA_CACHE_ARRAYS] = {FA_ARRAY_K, FA_ARRAY_V, FA_ARRAY_K_SCALE, FA_ARRAY_V_SCALE};
+const char *const fa_values_names[FA_VALUES_COUNT] = {"normal", "huge", "near-max", "rising",
+                                                      "equal",  "tiny", "zero",     "nonfinite"};
+const fa_array fa_cache_arrays[FA_CACHE_ARRAYS] = {FA_ARRAY_K, FA_ARRAY_V, FA_ARRAY_K_SCALE,
+                                                   FA_ARRAY_V_SCALE};
 
 /* A prime number of ready-made elements, so that filling needs no conversion an element. */
 enum { PALETTE = 1021, LEVELS = 8 };
@@ -38,17 +41,24 @@ static factors factors_of(fa_case *c) {
       if (quantised) f.k = 1e3;
       break;
     /* Not nearer to the smallest normal number: a kernel may scale weights down by the number of keys. */
-    case FA_VALUES_TINY: f.v = f16 ? 1e-6 : 1e-33; break;
-    case FA_VALUES_ZERO: f.q = f.k = f.v = 0.0; break;
+    case FA_VALUES_TINY:
+      f.v = f16 ? 1e-6 : 1e-33;
+      break;
+    case FA_VALUES_ZERO:
+      f.q = f.k = f.v = 0.0;
+      break;
     case FA_VALUES_NORMAL:
     case FA_VALUES_RISING:
     case FA_VALUES_EQUAL:
-    case FA_VALUES_COUNT: break;
+    case FA_VALUES_NONFINITE:
+    case FA_VALUES_COUNT:
+      break;
   }
   return f;
 }
 
-/* fp16's largest number is 65504; a weighted mean of values up to 60000 can be a little wrong and still finite. */
+/* fp16's largest number is 65504; a weighted mean of values up to 60000 can be a little wrong and still
+ * finite. */
 static void mix(fa_random *r, palette *colours, fa_dtype dtype, double factor, int one_colour) {
   const double most = dtype == FA_FLOAT16 ? 6e4 : 1e38;
   double value = 0.0;
@@ -79,14 +89,15 @@ static void fill_queries(fa_case *c, const fa_tensor *t, double factor) {
       for (int64_t h = 0; h < p->heads_q; h++) {
         const int64_t row = p->ragged_q ? (c->args.cu_seqlens_q[b] + i) * t->stride_seq
                                         : b * t->stride_batch + i * t->stride_seq;
-        paint(&c->random, &colours, (unsigned char *)t->data + (row + h * t->stride_head) * (int64_t)colours.bytes,
-              p->head_dim_qk);
+        paint(&c->random, &colours,
+              (unsigned char *)t->data + (row + h * t->stride_head) * (int64_t)colours.bytes, p->head_dim_qk);
       }
     }
   }
 }
 
-static void fill_tokens(fa_case *c, const fa_tensor *t, int64_t dim, double factor, int rising, int one_colour) {
+static void fill_tokens(fa_case *c, const fa_tensor *t, int64_t dim, double factor, int rising,
+                        int one_colour) {
   const fa_attention_problem *p = &c->problem;
   static palette levels[LEVELS];
   for (int n = 0; n < (rising ? LEVELS : 1); n++)
@@ -96,8 +107,30 @@ static void fill_tokens(fa_case *c, const fa_tensor *t, int64_t dim, double fact
     for (int64_t j = 0; j < tokens; j++) {
       const palette *colours = &levels[rising ? j * LEVELS / tokens : 0];
       for (int64_t h = 0; h < p->heads_kv; h++)
-        paint(&c->random, colours, (unsigned char *)t->data + fa_ref_token_index(p, &c->args, t, b, h, j) * (int64_t)colours->bytes, dim);
+        paint(
+            &c->random, colours,
+            (unsigned char *)t->data + fa_ref_token_index(p, &c->args, t, b, h, j) * (int64_t)colours->bytes,
+            dim);
     }
+  }
+}
+
+/* A few infinities and NaN (of those the type has) in cached tokens: they reach the rows that keep them, and
+ * no other. */
+static void plant_nonfinite(fa_case *c) {
+  static const double kinds[] = {(double)INFINITY, -(double)INFINITY, (double)NAN};
+  const fa_attention_problem *p = &c->problem;
+  fa_random *r = &c->random;
+  const int in_keys = fa_random_chance(r, 30);
+  const fa_tensor *t = in_keys ? &c->args.k : &c->args.v;
+  const int64_t dim = in_keys ? p->head_dim_qk : p->head_dim_v;
+  for (int64_t n = fa_random_range(r, 1, 5); n > 0; n--) {
+    const int64_t b = fa_random_range(r, 0, p->batch - 1), h = fa_random_range(r, 0, p->heads_kv - 1);
+    const int64_t tokens = fa_ref_seqlen_kv(p, &c->args, b) - p->seqlen_new;
+    if (tokens <= 0) continue;
+    const int64_t at = fa_ref_token_index(p, &c->args, t, b, h, fa_random_range(r, 0, tokens - 1));
+    const double value = p->kv_dtype == FA_FP8_E4M3 ? (double)NAN : FA_RANDOM_PICK(r, kinds);
+    fa_ref_store(t->data, at + fa_random_range(r, 0, dim - 1), value, p->kv_dtype);
   }
 }
 
@@ -109,7 +142,8 @@ static void fill_scales(fa_case *c, const fa_tensor *t, double factor) {
     const int64_t tokens = fa_ref_seqlen_kv(p, &c->args, b) - (t->stride_seq != 0 ? p->seqlen_new : 0);
     for (int64_t j = 0; j < tokens; j++) {
       for (int64_t h = 0; h < p->heads_kv; h++)
-        ((float *)t->data)[fa_ref_token_index(p, &c->args, t, b, h, j)] = (float)(unit * (0.6 + fa_random_unit(&c->random)));
+        ((float *)t->data)[fa_ref_token_index(p, &c->args, t, b, h, j)] =
+            (float)(unit * (0.6 + fa_random_unit(&c->random)));
     }
   }
 }
@@ -132,7 +166,8 @@ static void fill_rotary(fa_case *c) {
   const fa_attention_problem *p = &c->problem;
   const int64_t half = p->rotary_dim / 2;
   const double base = fa_random_chance(&c->random, 50) ? 10000.0 : 500.0;
-  float *cosine = (float *)(void *)c->slots[FA_ARRAY_COS].data, *sine = (float *)(void *)c->slots[FA_ARRAY_SIN].data;
+  float *cosine = (float *)(void *)c->slots[FA_ARRAY_COS].data,
+        *sine = (float *)(void *)c->slots[FA_ARRAY_SIN].data;
   int64_t longest = 0;
   for (int64_t b = 0; b < p->batch; b++) longest = fa_max(longest, fa_ref_seqlen_kv(p, &c->args, b));
   for (int64_t position = 0; position < longest; position++) {
@@ -145,7 +180,8 @@ static void fill_rotary(fa_case *c) {
 }
 
 /* Calls for every score (b, head, i, j) of a bias or mask. */
-static void fill_scores(fa_case *c, const fa_tensor *t, void (*set)(fa_case *c, const fa_tensor *t, int64_t index, int64_t j)) {
+static void fill_scores(fa_case *c, const fa_tensor *t,
+                        void (*set)(fa_case *c, const fa_tensor *t, int64_t index, int64_t j)) {
   const fa_attention_problem *p = &c->problem;
   for (int64_t b = 0; b < p->batch; b++) {
     const int64_t queries = fa_ref_seqlen_q(p, &c->args, b), keys = fa_ref_seqlen_kv(p, &c->args, b);
@@ -161,8 +197,8 @@ static void fill_scores(fa_case *c, const fa_tensor *t, void (*set)(fa_case *c, 
 static int bias_infinities; /* percent */
 static void set_bias(fa_case *c, const fa_tensor *t, int64_t index, int64_t j) {
   (void)j;
-  const double value = fa_random_chance(&c->random, bias_infinities) ? -(double)INFINITY
-                                                                     : 2.0 * fa_random_normal(&c->random);
+  const double value =
+      fa_random_chance(&c->random, bias_infinities) ? -(double)INFINITY : 2.0 * fa_random_normal(&c->random);
   fa_ref_store(t->data, index, value, c->problem.bias_dtype);
 }
 
@@ -187,7 +223,8 @@ static void fill_rules(fa_case *c) {
   }
   if (p->has_sinks) {
     float *sinks = (float *)(void *)c->slots[FA_ARRAY_SINKS].data;
-    for (int64_t h = 0; h < p->heads_q; h++) sinks[h] = (float)((fa_random_chance(r, 10) ? 40.0 : 3.0) * fa_random_normal(r));
+    for (int64_t h = 0; h < p->heads_q; h++)
+      sinks[h] = (float)((fa_random_chance(r, 10) ? 40.0 : 3.0) * fa_random_normal(r));
   }
   bias_infinities = fa_random_chance(r, 30) ? 30 : 0;
   if (p->has_bias) fill_scores(c, &c->args.bias, set_bias);
@@ -215,10 +252,10 @@ static void poison_masked_keys(fa_case *c) {
     for (int64_t h = 0; h < p->heads_kv; h++) {
       for (int64_t j = 0; j < tokens; j++) {
         if (!nobody_keeps(c, b, h, j)) continue;
-        memset((unsigned char *)c->args.k.data + fa_ref_token_index(p, &c->args, &c->args.k, b, h, j) * size, FA_POISON,
-               (size_t)(p->head_dim_qk * size));
-        memset((unsigned char *)c->args.v.data + fa_ref_token_index(p, &c->args, &c->args.v, b, h, j) * size, FA_POISON,
-               (size_t)(p->head_dim_v * size));
+        memset((unsigned char *)c->args.k.data + fa_ref_token_index(p, &c->args, &c->args.k, b, h, j) * size,
+               FA_POISON, (size_t)(p->head_dim_qk * size));
+        memset((unsigned char *)c->args.v.data + fa_ref_token_index(p, &c->args, &c->args.v, b, h, j) * size,
+               FA_POISON, (size_t)(p->head_dim_v * size));
       }
     }
   }
@@ -242,7 +279,9 @@ void fa_case_restore_cache(fa_case *c, int poisoned) {
   }
 }
 
-static int is_shared(const fa_tensor *t) { return t->stride_batch == 0 || t->stride_seq == 0 || t->stride_head == 0; }
+static int is_shared(const fa_tensor *t) {
+  return t->stride_batch == 0 || t->stride_seq == 0 || t->stride_head == 0;
+}
 
 fa_status fa_case_fill(fa_case *c) {
   const fa_attention_problem *p = &c->problem;
@@ -251,6 +290,7 @@ fa_status fa_case_fill(fa_case *c) {
   fill_queries(c, &c->args.q, f.q);
   if (c->args.k.data) fill_tokens(c, &c->args.k, p->head_dim_qk, f.k, rising, equal);
   if (c->args.v.data) fill_tokens(c, &c->args.v, p->head_dim_v, f.v, 0, 0);
+  if (c->values == FA_VALUES_NONFINITE && p->kv_dtype != FA_INT8) plant_nonfinite(c);
   if (c->args.k_scale.data) fill_scales(c, &c->args.k_scale, f.k);
   if (c->args.v_scale.data) fill_scales(c, &c->args.v_scale, f.v);
   if (p->seqlen_new) {

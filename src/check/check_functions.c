@@ -1,5 +1,5 @@
-/* The functions beside attention: merging by log-sum-exp against its formula in double; buffers, copies, streams and
- * events. */
+/* The functions beside attention: merging by log-sum-exp against its formula in double; buffers, copies,
+ * streams and events. */
 #define _GNU_SOURCE
 #include <math.h>
 #include <stdlib.h>
@@ -58,7 +58,8 @@ static void merge_exactly(const merge_shape *m, const side *a, const side *b, do
   for (int64_t row = 0; row < rows; row++) {
     double *out = exact + row * (m->dim + 1);
     const double lse_a = (double)a->lse[row], lse_b = (double)b->lse[row], most = fmax(lse_a, lse_b);
-    const double weight_a = isinf(most) ? 0.0 : exp(lse_a - most), weight_b = isinf(most) ? 0.0 : exp(lse_b - most);
+    const double weight_a = isinf(most) ? 0.0 : exp(lse_a - most),
+                 weight_b = isinf(most) ? 0.0 : exp(lse_b - most);
     out[m->dim] = isinf(most) ? most : most + log(weight_a + weight_b);
     for (int64_t d = 0; d < m->dim; d++) {
       const double x = fa_ref_load(a->o.data, row_index(m, &a->o, row) + d, m->dtype);
@@ -68,7 +69,8 @@ static void merge_exactly(const merge_shape *m, const side *a, const side *b, do
   }
 }
 
-/* Half a unit of the type for rounding o, and fp32's for the weights; lse as fa_tolerance_of has it, in fp32. */
+/* Half a unit of the type for rounding o, and fp32's for the weights; lse as fa_tolerance_of has it, in fp32.
+ */
 static int merged_rightly(const merge_shape *m, side *a, const double *exact, char *line, size_t size) {
   const double unit = m->dtype == FA_BFLOAT16 ? 0x1p-8 : m->dtype == FA_FLOAT16 ? 0x1p-11 : 1e-6;
   const int64_t rows = m->batch * m->seqlen * m->heads;
@@ -84,7 +86,8 @@ static int merged_rightly(const merge_shape *m, side *a, const double *exact, ch
       /* An lse of 300 is given in steps of 3e-5, and so are the weights. */
       const double tolerance = unit * fmax(fabs(want[d]), 1.0) + 4.0 * 0x1p-24 * 1000.0;
       if (fa_value_matches(got, want[d], tolerance)) continue;
-      snprintf(line, size, "o of row %lld, element %lld is %.9g, want %.9g", (long long)row, (long long)d, got, want[d]);
+      snprintf(line, size, "o of row %lld, element %lld is %.9g, want %.9g", (long long)row, (long long)d,
+               got, want[d]);
       return 0;
     }
     memset((unsigned char *)a->o.data + (size_t)at * fa_dtype_bytes(m->dtype), FA_POISON,
@@ -113,14 +116,17 @@ void fa_check_merge(fa_session *s, uint64_t seed) {
     merge_exactly(&m, &a, &b, exact);
     const uint64_t hash = fa_slot_hash(&b.o_slot) ^ fa_slot_hash(&b.lse_slot);
     const int number = sigsetjmp(fa_crash_return, 1);
-    if (number) snprintf(line, sizeof line, "%s", fa_crash_name(number));
+    if (number)
+      snprintf(line, sizeof line, "%s", fa_crash_name(number));
     else {
       fa_crash_arm("  fa_merge\n", 60);
-      const fa_status status = fa_merge(s->contexts[seed % 2], m.dtype, m.batch, m.seqlen, m.heads, m.dim, &a.o, a.lse,
-                                        &b.o, b.lse, NULL);
+      const fa_status status = fa_merge(s->contexts[seed % 2], m.dtype, m.batch, m.seqlen, m.heads, m.dim,
+                                        &a.o, a.lse, &b.o, b.lse, NULL);
       fa_crash_disarm();
-      if (status != FA_OK) snprintf(line, sizeof line, "%s: %.150s", fa_status_name(status), fa_last_error());
-      else passed = merged_rightly(&m, &a, exact, line, sizeof line);
+      if (status != FA_OK)
+        snprintf(line, sizeof line, "%s: %.150s", fa_status_name(status), fa_last_error());
+      else
+        passed = merged_rightly(&m, &a, exact, line, sizeof line);
       if (passed && hash != (fa_slot_hash(&b.o_slot) ^ fa_slot_hash(&b.lse_slot))) {
         passed = 0;
         snprintf(line, sizeof line, "side b was written to");
@@ -128,8 +134,8 @@ void fa_check_merge(fa_session *s, uint64_t seed) {
     }
   }
   fa_session_function(s, passed, "merge, seed %llu: %s batch %lld seq %lld heads %lld dim %lld: %s",
-                      (unsigned long long)seed, fa_dtype_name(m.dtype), (long long)m.batch, (long long)m.seqlen,
-                      (long long)m.heads, (long long)m.dim, line);
+                      (unsigned long long)seed, fa_dtype_name(m.dtype), (long long)m.batch,
+                      (long long)m.seqlen, (long long)m.heads, (long long)m.dim, line);
   free(exact);
 }
 
@@ -141,7 +147,8 @@ static void check_buffers(fa_session *s, size_t bytes) {
   void *one = NULL, *two = NULL;
   fa_stream stream = NULL;
   int passed = host && back && fa_stream_create(context, &stream) == FA_OK &&
-               fa_buffer_allocate(context, bytes, &one) == FA_OK && fa_buffer_allocate(context, bytes, &two) == FA_OK;
+               fa_buffer_allocate(context, bytes, &one) == FA_OK &&
+               fa_buffer_allocate(context, bytes, &two) == FA_OK;
   passed = passed && (uintptr_t)one % 64 == 0 && (uintptr_t)two % 64 == 0;
   if (passed) {
     for (size_t n = 0; n < bytes; n++) host[n] = (unsigned char)(n * 7 + 1);
@@ -165,8 +172,9 @@ static void check_events(fa_session *s) {
   double ms = -1.0;
   int passed = fa_event_create(context, &begin) == FA_OK && fa_event_create(context, &end) == FA_OK;
   passed = passed && fa_event_elapsed(context, begin, end, &ms) == FA_ERROR_ARGUMENT; /* never recorded */
-  passed = passed && fa_event_record(context, begin, NULL) == FA_OK && fa_event_record(context, end, NULL) == FA_OK &&
-           fa_stream_synchronize(context, NULL) == FA_OK && fa_event_elapsed(context, begin, end, &ms) == FA_OK;
+  passed = passed && fa_event_record(context, begin, NULL) == FA_OK &&
+           fa_event_record(context, end, NULL) == FA_OK && fa_stream_synchronize(context, NULL) == FA_OK &&
+           fa_event_elapsed(context, begin, end, &ms) == FA_OK;
   fa_session_function(s, passed && ms >= 0.0 && ms < 60000.0, "device: two events, elapsed %g ms", ms);
   fa_event_destroy(context, begin);
   fa_event_destroy(context, end);

@@ -25,7 +25,8 @@ typedef struct attempt {
 static void hash_inputs(const fa_case *c, uint64_t hashes[FA_ARRAYS]) {
   for (int n = 0; n < FA_ARRAYS; n++) {
     const int cache = n == FA_ARRAY_K || n == FA_ARRAY_V || n == FA_ARRAY_K_SCALE || n == FA_ARRAY_V_SCALE;
-    const int written = n == FA_ARRAY_O || n == FA_ARRAY_LSE || n == FA_ARRAY_WORKSPACE || (cache && c->problem.seqlen_new);
+    const int written =
+        n == FA_ARRAY_O || n == FA_ARRAY_LSE || n == FA_ARRAY_WORKSPACE || (cache && c->problem.seqlen_new);
     hashes[n] = written ? 0 : fa_slot_hash(&c->slots[n]);
   }
 }
@@ -81,7 +82,8 @@ static void run_twice(fa_case *c, const attempt *a, fa_verdict *verdict) {
     for (int n = 0; n < 2; n++) {
       const fa_slot *slot = &c->slots[outputs[n]];
       if (!first[n] || memcmp(first[n], slot->data, slot->bytes) == 0) continue;
-      fa_verdict_fail(verdict, "    %s: a second run of the same plan gave other bits\n", fa_array_names[outputs[n]]);
+      fa_verdict_fail(verdict, "    %s: a second run of the same plan gave other bits\n",
+                      fa_array_names[outputs[n]]);
     }
     fa_case_verify(c, hashes, verdict);
   }
@@ -108,25 +110,28 @@ static void count(fa_session *s, int32_t k, int which) {
   }
 }
 
-static void report(fa_session *s, int32_t k, const char *problem, int threads, int64_t number, const fa_verdict *verdict) {
+static void report(fa_session *s, int32_t k, const char *problem, int threads, int64_t number,
+                   const fa_verdict *verdict) {
   s->failed++;
   count(s, k, 2);
   if (s->reports[k]++ >= FA_CHECK_REPORTS) return;
   fprintf(s->out, "FAILED %s, seed %llu (case %lld), %d thread%s\n    %s\n%s", fa_kernels[k].name,
-          (unsigned long long)(s->seed + (uint64_t)number), (long long)number, threads, threads == 1 ? "" : "s", problem,
-          verdict->text);
+          (unsigned long long)(s->seed + (uint64_t)number), (long long)number, threads,
+          threads == 1 ? "" : "s", problem, verdict->text);
   fprintf(s->out, "    again: fastattn check %s%s%s--seed %llu --cases 1\n", s->options.pattern ? "-k '" : "",
           s->options.pattern ? s->options.pattern : "", s->options.pattern ? "' " : "",
           (unsigned long long)(s->seed + (uint64_t)number));
   fflush(s->out);
 }
 
-/* What a baseline may lose by keeping its scores in the input type; UNSUPPORTED where they leave its range. */
+/* What a baseline may lose by keeping its scores in the input type; UNSUPPORTED where they leave its range.
+ */
 static fa_status grant_unfused_loss(fa_case *c, const fa_kernel *kernel) {
   fa_ref_unfused loss;
   c->unfused_score_error = 0.0;
   if (!kernel->is_baseline) return FA_OK;
-  const fa_status status = fa_ref_unfused_loss(&c->problem, &c->args, strcmp(kernel->arch, "eager") == 0, &loss);
+  const fa_status status =
+      fa_ref_unfused_loss(&c->problem, &c->args, strcmp(kernel->arch, "eager") == 0, &loss);
   if (status != FA_OK) return status;
   c->unfused_score_error = loss.score_error;
   /* What poison hides from the reference, the baseline still multiplies. */
@@ -135,7 +140,8 @@ static fa_status grant_unfused_loss(fa_case *c, const fa_kernel *kernel) {
 }
 
 /* Plan and run on one context. Returns FA_OK also for what failed and was reported. */
-static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64_t number, const char *problem) {
+static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64_t number,
+                            const char *problem) {
   static fa_verdict verdict;
   fa_case *c = &s->current;
   attempt a = {&fa_kernels[k], NULL, fa_context_threads(context), 0, NULL};
@@ -156,18 +162,22 @@ static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64
     a.poisoned = c->poison_masked && !a.kernel->is_baseline;
     c->slots[FA_ARRAY_WORKSPACE].data = NULL;
     if (bytes) a.workspace = fa_slot_place(&c->slots[FA_ARRAY_WORKSPACE], bytes, 64, 1);
-    if (bytes && !a.workspace) fa_verdict_fail(&verdict, "    the checker is out of memory\n");
+    if (bytes && !a.workspace)
+      fa_verdict_fail(&verdict, "    the checker is out of memory\n");
     else {
-      snprintf(last_words, sizeof last_words, "  kernel %s, %d threads, seed %llu\n    %s\n%lld passed, %lld failed\n",
-               a.kernel->name, a.threads, (unsigned long long)(s->seed + (uint64_t)number), problem,
-               (long long)s->passed, (long long)s->failed + 1);
+      snprintf(last_words, sizeof last_words,
+               "  kernel %s, %d threads, seed %llu\n    %s\n%lld passed, %lld failed\n", a.kernel->name,
+               a.threads, (unsigned long long)(s->seed + (uint64_t)number), problem, (long long)s->passed,
+               (long long)s->failed + 1);
       run_twice(c, &a, &verdict);
     }
   }
   fa_plan_destroy(a.plan);
   if (verdict.max_error > s->kernels[k].worst) s->kernels[k].worst = verdict.max_error;
-  if (verdict.passed) s->passed++;
-  else report(s, k, problem, a.threads, number, &verdict);
+  if (verdict.passed)
+    s->passed++;
+  else
+    report(s, k, problem, a.threads, number, &verdict);
   return FA_OK;
 }
 
@@ -176,12 +186,15 @@ static void run_chosen(fa_session *s, int64_t number, const char *problem, int s
   fa_case *c = &s->current;
   fa_plan *plan = NULL;
   const fa_status status = fa_plan_create(s->contexts[0], &c->problem, &plan);
-  if (status == FA_OK && somebody_can && !plan->kernel->is_baseline) s->passed++;
+  if (status == FA_OK && somebody_can && !plan->kernel->is_baseline)
+    s->passed++;
   else {
     s->failed++;
-    fprintf(s->out, "FAILED choice of a kernel, seed %llu: %s%s\n    %s\n",
-            (unsigned long long)(s->seed + (uint64_t)number), fa_status_name(status),
-            status == FA_OK ? ", but no kernel does it by its name, or a baseline was chosen" : fa_last_error(), problem);
+    fprintf(
+        s->out, "FAILED choice of a kernel, seed %llu: %s%s\n    %s\n",
+        (unsigned long long)(s->seed + (uint64_t)number), fa_status_name(status),
+        status == FA_OK ? ", but no kernel does it by its name, or a baseline was chosen" : fa_last_error(),
+        problem);
   }
   fa_plan_destroy(plan);
 }
@@ -195,15 +208,18 @@ void fa_session_run_case(fa_session *s, int64_t number) {
     if (!fa_session_wants(s, fa_kernels[k].name)) continue;
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
     if (fa_kernel_describe(k, &info) != FA_OK || !info.available) continue;
+    if (c->values == FA_VALUES_NONFINITE && info.is_baseline)
+      continue; /* as with poison: 0 times infinity is theirs */
     const int64_t failed = s->failed;
     if (run_kernel(s, k, s->contexts[0], number, problem) == FA_ERROR_UNSUPPORTED) {
       count(s, k, 1);
       continue;
     }
     count(s, k, 0);
-    somebody_can |= !fa_kernels[k].is_baseline;
+    somebody_can |= !info.is_baseline;
     /* Several threads in every second case, and never where one thread went wrong already. */
-    if (failed == s->failed && (c->seed + (uint64_t)k) % 2 == 0) run_kernel(s, k, s->contexts[1], number, problem);
+    if (failed == s->failed && (c->seed + (uint64_t)k) % 2 == 0)
+      run_kernel(s, k, s->contexts[1], number, problem);
   }
   if (!s->options.pattern) run_chosen(s, number, problem, somebody_can);
 }

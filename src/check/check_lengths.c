@@ -1,4 +1,5 @@
-/* How long a case's sequences are (mostly below the plan's maxima, sometimes empty) and where its pages lie. */
+/* How long a case's sequences are (mostly below the plan's maxima, sometimes empty) and where its pages lie.
+ */
 #include <stdlib.h>
 
 #include "check/check_case.h"
@@ -16,19 +17,22 @@ static int64_t draw_actual(fa_random *r, int64_t most) {
   return fa_random_range(r, 0, most);
 }
 
-/* cu[batch + 1] of sequences of at most `longest`; *total: rows, of which the last few may belong to nobody. */
+/* cu[batch + 1] of sequences of at most `longest`; *total: rows, of which the last few may belong to nobody.
+ */
 static const int32_t *draw_cumulative(fa_case *c, fa_array which, int64_t longest, int64_t *total) {
   int32_t *cu = place_indices(c, which, c->problem.batch + 1);
   if (!cu) return NULL;
   cu[0] = 0;
-  for (int64_t b = 0; b < c->problem.batch; b++) cu[b + 1] = cu[b] + (int32_t)draw_actual(&c->random, longest);
+  for (int64_t b = 0; b < c->problem.batch; b++)
+    cu[b + 1] = cu[b] + (int32_t)draw_actual(&c->random, longest);
   *total = cu[c->problem.batch];
   if (fa_random_chance(&c->random, 40)) *total += fa_random_range(&c->random, 1, 9);
   return cu;
 }
 
 static int64_t queries_of(const fa_case *c, int64_t b) {
-  return c->problem.ragged_q ? c->args.cu_seqlens_q[b + 1] - c->args.cu_seqlens_q[b] : c->problem.max_seqlen_q;
+  return c->problem.ragged_q ? c->args.cu_seqlens_q[b + 1] - c->args.cu_seqlens_q[b]
+                             : c->problem.max_seqlen_q;
 }
 
 static int draw_seqlens(fa_case *c) {
@@ -85,8 +89,10 @@ static int draw_pages(fa_case *c) {
     int32_t *row = table + b * c->args.page_table_stride;
     const int64_t end = b + 1 < p->batch ? c->args.page_table_stride : slots;
     for (int64_t s = 0; s < end; s++) {
-      if (s >= mine) row[s] = absurd_page(r, p->num_pages);
-      else row[s] = share ? (int32_t)fa_random_range(r, 0, p->num_pages - 1) : order[next++];
+      if (s >= mine)
+        row[s] = absurd_page(r, p->num_pages);
+      else
+        row[s] = share ? (int32_t)fa_random_range(r, 0, p->num_pages - 1) : order[next++];
     }
   }
   free(order);

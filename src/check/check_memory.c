@@ -14,7 +14,8 @@ static int grow(fa_slot *slot, size_t bytes) {
   const size_t page = page_bytes();
   const size_t usable = (bytes + page - 1) / page * page;
   fa_slot_release(slot);
-  void *mapping = mmap(NULL, usable + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *mapping =
+      mmap(NULL, usable + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) return 0;
   slot->mapping = mapping;
   slot->mapping_bytes = usable + 2 * page;
@@ -36,7 +37,8 @@ void *fa_slot_place(fa_slot *slot, size_t bytes, size_t alignment, int at_end) {
     slot->data = slot->begin;
   }
   unsigned char *low = slot->data - slot->begin > (ptrdiff_t)BAND ? slot->data - BAND : slot->begin;
-  unsigned char *high = slot->end - (slot->data + bytes) > (ptrdiff_t)BAND ? slot->data + bytes + BAND : slot->end;
+  unsigned char *high =
+      slot->end - (slot->data + bytes) > (ptrdiff_t)BAND ? slot->data + bytes + BAND : slot->end;
   memset(low, FA_POISON, (size_t)(high - low));
   return slot->data;
 }

@@ -1,5 +1,6 @@
-/* Memory that notices. A slot is one array of a case between two pages nobody may touch; the array ends right at the
- * second one or begins right behind the first, and is surrounded by bytes that must stay as they are. */
+/* Memory that notices. A slot is one array of a case between two pages nobody may touch; the array ends right
+ * at the second one or begins right behind the first, and is surrounded by bytes that must stay as they are.
+ */
 #ifndef FA_CHECK_MEMORY_H
 #define FA_CHECK_MEMORY_H
 

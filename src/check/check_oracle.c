@@ -21,26 +21,28 @@ static double largest_difference(const double *a, const double *b, int64_t count
   return largest;
 }
 
-/* What rounding the scores may cost where they are large. An fp32 score is a sum of D products; summed in any order
- * with random signs, its error has a standard deviation of 0.4 * 2^-24 * scale |q| |k| (each of D additions rounds
- * a partial sum of about sqrt(d) products), so 2^-24 * score_size is 2.5 of them. The reference shows one sample of
- * that error, which for a few rows may be near 0 by luck. An error e of the scores moves p by a factor within
- * exp(+-2e), o by at most 2 e max|v|, lse by at most e. Up to a score size of 8 (fp32; 4096 fp16, 32768 bf16) this is
- * below the floor. Beyond 2^14 the term is dropped: scores then differ by so much that the rows are one-hot, and
- * a rounding changes nothing. */
-static double score_rounding(double score_size) { return score_size <= 0x1p14 ? 2.0 * 0x1p-24 * score_size : 0.0; }
+/* What rounding the scores may cost where they are large. An fp32 score is a sum of D products; summed in any
+ * order with random signs, its error has a standard deviation of 0.4 * 2^-24 * scale |q| |k| (each of D
+ * additions rounds a partial sum of about sqrt(d) products), so 2^-24 * score_size is 2.5 of them. The
+ * reference shows one sample of that error, which for a few rows may be near 0 by luck. An error e of the
+ * scores moves p by a factor within exp(+-2e), o by at most 2 e max|v|, lse by at most e. Up to a score size
+ * of 8 (fp32; 4096 fp16, 32768 bf16) this is below the floor. Beyond 2^14 the term is dropped: scores then
+ * differ by so much that the rows are one-hot, and a rounding changes nothing. */
+static double score_rounding(double score_size) {
+  return score_size <= 0x1p14 ? 2.0 * 0x1p-24 * score_size : 0.0;
+}
 
 /* o: max|o - oracle| <= 2 * max|same-precision reference - oracle| + floor * max|v|, the floor as said above.
  *
- * lse = m + log(sum of exp(s - m)) is granted what the same rule gives it, by this derivation. Errors of the scores
- * reach lse undiminished and unamplified (its derivative by s_j is p_j, and the p_j sum to 1), and the reference
- * has them too: 2 * max|reference - oracle|. The sum may be of P after rounding to the input type, and the
- * exponential no finer than that rounding, a relative error of at most the type's floor; the logarithm makes
- * it an absolute one: + floor. At last lse is rounded to fp32, and before that m and the logarithm are, perhaps
- * in base 2: a dozen roundings of 2^-24 |lse| are + 1e-6 |lse|. */
+ * lse = m + log(sum of exp(s - m)) is granted what the same rule gives it, by this derivation. Errors of the
+ * scores reach lse undiminished and unamplified (its derivative by s_j is p_j, and the p_j sum to 1), and the
+ * reference has them too: 2 * max|reference - oracle|. The sum may be of P after rounding to the input type,
+ * and the exponential no finer than that rounding, a relative error of at most the type's floor; the
+ * logarithm makes it an absolute one: + floor. At last lse is rounded to fp32, and before that m and the
+ * logarithm are, perhaps in base 2: a dozen roundings of 2^-24 |lse| are + 1e-6 |lse|. */
 fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size, const double *o_exact,
-                             const double *o_same, int64_t count, const double *lse_exact, const double *lse_same,
-                             int64_t rows) {
+                             const double *o_same, int64_t count, const double *lse_exact,
+                             const double *lse_same, int64_t rows) {
   const double floor_unit = fmax(floor_of(dtype), score_rounding(score_size));
   fa_tolerance t;
   t.o = 2.0 * largest_difference(o_exact, o_same, count) + floor_unit * max_abs_v;
@@ -51,7 +53,8 @@ fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size
 
 fa_tolerance fa_tolerance_unfused(fa_tolerance fused, double score_error, double max_abs_v) {
   fa_tolerance t = fused;
-  t.o += fmin(expm1(2.0 * score_error), 2.0) * max_abs_v; /* two weighted means differ by no more than 2 max|v| */
+  t.o += fmin(expm1(2.0 * score_error), 2.0) *
+         max_abs_v; /* two weighted means differ by no more than 2 max|v| */
   t.lse += score_error;
   return t;
 }
@@ -71,7 +74,9 @@ double fa_case_max_abs_v(const fa_attention_problem *p, const fa_attention_args 
       for (int64_t h = 0; h < p->heads_kv; h++) {
         const int64_t at = fa_ref_token_index(p, a, &a->v, b, h, j);
         const double scale =
-            quantised ? (double)((const float *)a->v_scale.data)[fa_ref_token_index(p, a, &a->v_scale, b, h, j)] : 1.0;
+            quantised
+                ? (double)((const float *)a->v_scale.data)[fa_ref_token_index(p, a, &a->v_scale, b, h, j)]
+                : 1.0;
         for (int64_t d = 0; d < p->head_dim_v; d++) {
           const double v = fabs(scale * fa_ref_load(a->v.data, at + d, p->kv_dtype));
           if (isfinite(v) && v > largest) largest = v;
@@ -102,8 +107,8 @@ fa_status fa_case_oracle(fa_case *c) {
   if (status == FA_OK) status = fa_ref_same_precision(p, &c->args, o_same, lse_same, &score_size);
   if (status == FA_OK) {
     c->max_abs_v = fa_case_max_abs_v(p, &c->args);
-    c->tolerance = fa_tolerance_of(p->dtype, c->max_abs_v, score_size, c->o, o_same, count, c->lse,
-                                   lse_same, lse_count);
+    c->tolerance =
+        fa_tolerance_of(p->dtype, c->max_abs_v, score_size, c->o, o_same, count, c->lse, lse_same, lse_count);
   }
   free(o_same);
   free(lse_same);

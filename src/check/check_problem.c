@@ -35,15 +35,16 @@ static void draw_rows(const fa_attention_problem *p, const fa_attention_args *a,
 static int compare_row(const fa_attention_problem *p, const fa_attention_args *a, const fa_ref_row *row,
                        const double *o, double lse, const fa_tolerance *t, fa_check_result *result) {
   const int64_t start = p->ragged_q ? a->cu_seqlens_q[row->batch] : 0;
-  const int64_t at = (p->ragged_q ? 0 : row->batch * a->o.stride_batch) + (start + row->query) * a->o.stride_seq +
-                     row->head * a->o.stride_head;
+  const int64_t at = (p->ragged_q ? 0 : row->batch * a->o.stride_batch) +
+                     (start + row->query) * a->o.stride_seq + row->head * a->o.stride_head;
   for (int64_t d = 0; d < p->head_dim_v; d++) {
     const double got = fa_ref_load(a->o.data, at + d, p->dtype);
     if (isfinite(got) && isfinite(o[d])) result->max_error = fmax(result->max_error, fabs(got - o[d]));
     if (fa_value_matches(got, o[d], t->o)) continue;
     snprintf(result->line, sizeof result->line,
              "o[entry %lld, query %lld, head %lld, %lld] is %.9g where the oracle has %.9g (tolerance %.3g)",
-             (long long)row->batch, (long long)row->query, (long long)row->head, (long long)d, got, o[d], t->o);
+             (long long)row->batch, (long long)row->query, (long long)row->head, (long long)d, got, o[d],
+             t->o);
     return 0;
   }
   if (!p->has_lse) return 1;
@@ -57,8 +58,8 @@ static int compare_row(const fa_attention_problem *p, const fa_attention_args *a
   return 0;
 }
 
-fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_args *a, int64_t rows, uint64_t seed,
-                           fa_check_result *result) {
+fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_args *a, int64_t rows,
+                           uint64_t seed, fa_check_result *result) {
   const int64_t all = rows_of(p, a), count = fa_min(fa_max(rows, 1), all), dim = p->head_dim_v;
   memset(result, 0, sizeof *result);
   result->rows = count;
@@ -73,7 +74,8 @@ fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_arg
     status = fa_ref_rows(p, a, chosen, count, o, lse, o_same, lse_same, &max_abs_v, &score_size);
   }
   if (status == FA_OK) {
-    fa_tolerance t = fa_tolerance_of(p->dtype, max_abs_v, score_size, o, o_same, count * dim, lse, lse_same, count);
+    fa_tolerance t =
+        fa_tolerance_of(p->dtype, max_abs_v, score_size, o, o_same, count * dim, lse, lse_same, count);
     const int eager = p->kernel && strcmp(p->kernel, "eager") == 0;
     if (eager || (p->kernel && strcmp(p->kernel, "standard") == 0)) {
       fa_ref_unfused loss = {0.0, 0};
@@ -84,8 +86,9 @@ fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_arg
     for (int64_t n = 0; n < count && result->passed; n++)
       result->passed = compare_row(p, a, &chosen[n], o + n * dim, lse[n], &t, result);
     if (result->passed) {
-      snprintf(result->line, sizeof result->line, "%lld rows agree with the oracle: largest error %.3g, tolerance %.3g",
-               (long long)count, result->max_error, t.o);
+      snprintf(result->line, sizeof result->line,
+               "%lld rows agree with the oracle: largest error %.3g, tolerance %.3g", (long long)count,
+               result->max_error, t.o);
     }
   }
   free(chosen);

@@ -20,7 +20,9 @@ static inline int64_t fa_random_range(fa_random *r, int64_t low, int64_t high) {
   return low + (int64_t)(fa_random_bits(r) % (uint64_t)(high - low + 1));
 }
 
-static inline int fa_random_chance(fa_random *r, int percent) { return (int)(fa_random_bits(r) % 100u) < percent; }
+static inline int fa_random_chance(fa_random *r, int percent) {
+  return (int)(fa_random_bits(r) % 100u) < percent;
+}
 
 static inline double fa_random_unit(fa_random *r) { return (double)(fa_random_bits(r) >> 11) * 0x1p-53; }
 
@@ -31,6 +33,7 @@ static inline double fa_random_normal(fa_random *r) {
   return sum * 1.7320508075688772;
 }
 
-#define FA_RANDOM_PICK(r, list) ((list)[fa_random_range((r), 0, (int64_t)(sizeof(list) / sizeof((list)[0])) - 1)])
+#define FA_RANDOM_PICK(r, list) \
+  ((list)[fa_random_range((r), 0, (int64_t)(sizeof(list) / sizeof((list)[0])) - 1)])
 
 #endif

@@ -48,8 +48,10 @@ static void run_cases(fa_session *s, const int32_t *candidates, int64_t count) {
     const fa_kernel *target = &fa_kernels[candidates[fa_random_range(&c->random, 0, count - 1)]];
     c->oracle_stale = 0;
     fa_case_draw_problem(c, target);
-    if (fa_case_draw_arrays(c) == FA_OK && fa_case_oracle(c) == FA_OK) fa_session_run_case(s, n);
-    else fa_session_function(s, 0, "seed %llu: the checker is out of memory", (unsigned long long)c->seed);
+    if (fa_case_draw_arrays(c) == FA_OK && fa_case_oracle(c) == FA_OK)
+      fa_session_run_case(s, n);
+    else
+      fa_session_function(s, 0, "seed %llu: the checker is out of memory", (unsigned long long)c->seed);
     fa_case_clear(c);
     if (terminal && n % 16 == 15) {
       fprintf(s->out, "\r  case %lld of %lld, %lld failed ", (long long)n + 1, (long long)s->options.cases,
@@ -61,7 +63,8 @@ static void run_cases(fa_session *s, const int32_t *candidates, int64_t count) {
 }
 
 static void print_tally(FILE *out, const char *name, const fa_tally *t, int with_worst) {
-  fprintf(out, "  %-22s %9lld %12lld %7lld", name, (long long)t->run, (long long)t->unsupported, (long long)t->failed);
+  fprintf(out, "  %-22s %9lld %12lld %7lld", name, (long long)t->run, (long long)t->unsupported,
+          (long long)t->failed);
   if (with_worst && t->run) fprintf(out, "   %.2f", t->worst);
   fputc('\n', out);
 }
@@ -75,7 +78,8 @@ static void print_tables(const fa_session *s) {
   }
   fprintf(s->out, header, "feature", "run", "unsupported", "failed", "");
   print_tally(s->out, "none", &s->dense, 0);
-  for (int bit = 0; bit < FA_FEATURE_COUNT; bit++) print_tally(s->out, fa_feature_name(bit), &s->features[bit], 0);
+  for (int bit = 0; bit < FA_FEATURE_COUNT; bit++)
+    print_tally(s->out, fa_feature_name(bit), &s->features[bit], 0);
   fprintf(s->out, header, "type", "run", "unsupported", "failed", "");
   for (int type = 0; type < 5; type++) {
     char name[16];

@@ -24,8 +24,8 @@ typedef struct fa_session {
   int64_t passed, failed;
   fa_tally kernels[FA_CHECK_KERNELS];
   fa_tally features[FA_FEATURE_COUNT];
-  fa_tally types[5];    /* problem.dtype, and kv_dtype where it is int8 or fp8 */
-  fa_tally dense;       /* problems with no feature at all */
+  fa_tally types[5];                 /* problem.dtype, and kv_dtype where it is int8 or fp8 */
+  fa_tally dense;                    /* problems with no feature at all */
   int32_t reports[FA_CHECK_KERNELS]; /* failures of a kernel that were printed in full */
   fa_case current;
 } fa_session;
@@ -36,14 +36,15 @@ int fa_session_wants(const fa_session *s, const char *name);
 /* Every kernel that can, on the current case. */
 void fa_session_run_case(fa_session *s, int64_t number);
 
-/* Runs a cycle of small cases of the functions beside attention: merge, buffers, streams and events, and every
- * allocation failing in turn. (check_functions.c, check_allocation.c) */
+/* Runs a cycle of small cases of the functions beside attention: merge, buffers, streams and events, and
+ * every allocation failing in turn. (check_functions.c, check_allocation.c) */
 void fa_session_run_functions(fa_session *s);
 void fa_check_merge(fa_session *s, uint64_t seed);
 void fa_check_device_functions(fa_session *s);
 void fa_check_allocation(fa_session *s);
 
 /* Counts one result of a function; prints the line of a failing one. */
-void fa_session_function(fa_session *s, int passed, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void fa_session_function(fa_session *s, int passed, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -1,5 +1,5 @@
-/* Random problems, biased towards the edges where kernels break: lengths of 0, 1 and one beside a tile, odd head
- * sizes, every ratio of heads, S_q > S_kv, and any combination of features. */
+/* Random problems, biased towards the edges where kernels break: lengths of 0, 1 and one beside a tile, odd
+ * head sizes, every ratio of heads, S_q > S_kv, and any combination of features. */
 #include <math.h>
 
 #include "check/check_case.h"
@@ -9,25 +9,29 @@ static const int64_t tile_edges[] = {4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256
 static int64_t draw_length(fa_random *r, int64_t most) {
   const int64_t kind = fa_random_range(r, 0, 99);
   int64_t length;
-  if (kind < 4) length = 0;
-  else if (kind < 14) length = 1;
+  if (kind < 4)
+    length = 0;
+  else if (kind < 14)
+    length = 1;
   else if (kind < 60) {
     do length = FA_RANDOM_PICK(r, tile_edges);
     while (length > 4 && length > most);
     if (fa_random_chance(r, 25)) length *= fa_random_range(r, 2, 4);
     length += fa_random_range(r, -1, 1);
-  } else length = fa_random_range(r, 2, most < 150 || fa_random_chance(r, 15) ? fa_max(most, 2) : 150);
+  } else
+    length = fa_random_range(r, 2, most < 150 || fa_random_chance(r, 15) ? fa_max(most, 2) : 150);
   return fa_min(length, most);
 }
 
 static int64_t draw_head_dim(fa_random *r, int64_t most) {
   static const int64_t common[] = {64, 64, 128, 128, 32, 80, 96, 256};
-  static const int64_t edges[] = {1,  2,  3,  7,  8,  15,  16,  17,  24,  31,  33,  40,  48,  63,  65,  72,
+  static const int64_t edges[] = {1,  2,  3,  7,  8,   15,  16,  17,  24,  31,  33,  40,  48,  63,  65,  72,
                                   79, 88, 95, 97, 100, 112, 120, 127, 129, 160, 192, 255, 256, 320, 512, 576};
   int64_t dim;
-  do dim = fa_random_chance(r, 45) ? FA_RANDOM_PICK(r, common)
-           : fa_random_chance(r, 75) ? FA_RANDOM_PICK(r, edges)
-                                     : fa_random_range(r, 1, 256);
+  do
+    dim = fa_random_chance(r, 45)   ? FA_RANDOM_PICK(r, common)
+          : fa_random_chance(r, 75) ? FA_RANDOM_PICK(r, edges)
+                                    : fa_random_range(r, 1, 256);
   while (dim > most && dim > 1);
   return dim;
 }
@@ -54,12 +58,15 @@ static void draw_sizes(fa_random *r, fa_attention_problem *p, int decode) {
   p->max_seqlen_kv = draw_length(r, most_kv);
   while (work_of(p) > budget) {
     switch (fa_random_range(r, 0, 3)) {
-      case 0: p->batch = fa_max(p->batch - 1, 1); break;
+      case 0:
+        p->batch = fa_max(p->batch - 1, 1);
+        break;
       case 1:
         if (p->heads_kv > 1) {
           p->heads_q /= p->heads_kv;
           p->heads_kv = 1;
-        } else if (p->heads_q > 1) p->heads_q = (p->heads_q + 1) / 2;
+        } else if (p->heads_q > 1)
+          p->heads_q = (p->heads_q + 1) / 2;
         break;
       case 2:
         most_q = fa_max(most_q * 3 / 4, 1);
@@ -131,14 +138,18 @@ static void draw_cache(fa_random *r, fa_attention_problem *p, uint32_t features)
     if (!p->ragged_kv) p->ragged_q = 1;
   }
   if (features & FA_FEATURE_KVQUANT) p->kv_dtype = fa_random_chance(r, 50) ? FA_INT8 : FA_FP8_E4M3;
-  if (features & FA_FEATURE_SPLITS) p->kv_splits = FA_RANDOM_PICK(r, splits);
-  else p->kv_splits = fa_random_chance(r, 30);
+  if (features & FA_FEATURE_SPLITS)
+    p->kv_splits = FA_RANDOM_PICK(r, splits);
+  else
+    p->kv_splits = fa_random_chance(r, 30);
   if (!(features & FA_FEATURE_APPEND) || p->max_seqlen_kv == 0) return;
 
   p->seqlen_new = fa_random_range(r, 1, fa_min(p->max_seqlen_kv, 20));
-  if (fa_random_chance(r, 50) && p->max_seqlen_q > 0) p->seqlen_new = fa_min(p->max_seqlen_q, p->max_seqlen_kv);
+  if (fa_random_chance(r, 50) && p->max_seqlen_q > 0)
+    p->seqlen_new = fa_min(p->max_seqlen_q, p->max_seqlen_kv);
   if (p->head_dim_qk >= 2 && fa_random_chance(r, 60) && p->max_seqlen_q <= p->max_seqlen_kv) {
-    p->rotary_dim = fa_random_chance(r, 50) ? p->head_dim_qk / 2 * 2 : 2 * fa_random_range(r, 1, p->head_dim_qk / 2);
+    p->rotary_dim =
+        fa_random_chance(r, 50) ? p->head_dim_qk / 2 * 2 : 2 * fa_random_range(r, 1, p->head_dim_qk / 2);
     p->rotary_positions = p->max_seqlen_kv + fa_random_range(r, 0, 3);
     p->rotary_interleaved = fa_random_chance(r, 50);
   }
@@ -162,6 +173,7 @@ void fa_case_draw_problem(fa_case *c, const fa_kernel *target) {
   draw_rules(r, p, features);
   draw_cache(r, p, features);
 
-  c->values = fa_random_chance(r, 50) ? FA_VALUES_NORMAL : (fa_values)fa_random_range(r, 0, FA_VALUES_COUNT - 1);
+  c->values =
+      fa_random_chance(r, 50) ? FA_VALUES_NORMAL : (fa_values)fa_random_range(r, 0, FA_VALUES_COUNT - 1);
   c->poison_masked = fa_random_chance(r, 40);
 }

@@ -1,4 +1,5 @@
-/* o_i = sum_j exp(s_j - m) v_j / l,  l = sum_j exp(s_j - m) [+ exp(sink - m)],  lse_i = m + log(l), in double. */
+/* o_i = sum_j exp(s_j - m) v_j / l,  l = sum_j exp(s_j - m) [+ exp(sink - m)],  lse_i = m + log(l), in
+ * double. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -32,7 +33,9 @@ double ref_oracle_row(const ref_head *h, int64_t i, double *scratch, double *o, 
   double sum = p->has_sinks ? exp((double)h->args->sinks[h->head] - maximum) : 0.0;
   for (int64_t j = 0; j < h->seqlen_kv; j++) {
     if (scores[j] == -(double)INFINITY) continue;
-    const double weight = exp(scores[j] - maximum);
+    double weight = exp(scores[j] - maximum);
+    if (weight < 1e-300)
+      weight = 1e-300; /* however little a kept key weighs, an infinity in its value arrives */
     const double *v = ref_value(h, j, row);
     sum += weight;
     for (int64_t d = 0; d < p->head_dim_v; d++) o[d] += weight * v[d];

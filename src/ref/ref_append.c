@@ -1,13 +1,14 @@
-/* New tokens into the cache: k rotated at its position, both rounded to the cache's type. For an int8 or fp8 cache
- * the value is x / scale, with the scale found there, or, where scales are per token, with a scale of the token's
- * own (its largest magnitude lands on the type's largest number; one for all heads if they share it). */
+/* New tokens into the cache: k rotated at its position, both rounded to the cache's type. For an int8 or fp8
+ * cache the value is x / scale, with the scale found there, or, where scales are per token, with a scale of
+ * the token's own (its largest magnitude lands on the type's largest number; one for all heads if they share
+ * it). */
 #include <math.h>
 #include <stdlib.h>
 
 #include "ref/ref_problem.h"
 
-void fa_ref_new_token(const fa_attention_problem *p, const fa_attention_args *args, int64_t b, int64_t kv_head,
-                      int64_t n, int is_key, double *x) {
+void fa_ref_new_token(const fa_attention_problem *p, const fa_attention_args *args, int64_t b,
+                      int64_t kv_head, int64_t n, int is_key, double *x) {
   const fa_tensor *t = is_key ? &args->k_new : &args->v_new;
   const int64_t dim = is_key ? p->head_dim_qk : p->head_dim_v;
   const int64_t index = b * t->stride_batch + n * t->stride_seq + kv_head * t->stride_head;
@@ -28,8 +29,8 @@ static double largest_of_token(const fa_attention_problem *p, const fa_attention
   return largest;
 }
 
-static void append_one(const fa_attention_problem *p, const fa_attention_args *args, int64_t b, int64_t kv_head,
-                       int64_t n, int is_key, double *x) {
+static void append_one(const fa_attention_problem *p, const fa_attention_args *args, int64_t b,
+                       int64_t kv_head, int64_t n, int is_key, double *x) {
   const fa_tensor *cache = is_key ? &args->k : &args->v, *scales = is_key ? &args->k_scale : &args->v_scale;
   const int64_t dim = is_key ? p->head_dim_qk : p->head_dim_v;
   const int64_t position = args->seqlens_kv[b] + n;

@@ -1,15 +1,17 @@
-/* Rows into problems: every row of a problem, with its K and V converted once a KV head, or a few rows only. */
+/* Rows into problems: every row of a problem, with its K and V converted once a KV head, or a few rows only.
+ */
 #include <math.h>
 #include <stdlib.h>
 
 #include "ref/ref_problem.h"
 
-typedef double (*row_function)(const ref_head *head, int64_t i, double *scratch, double *o, double *score_size);
+typedef double (*row_function)(const ref_head *head, int64_t i, double *scratch, double *o,
+                               double *score_size);
 
 static double *numbers(int64_t count) { return malloc((size_t)(count > 0 ? count : 1) * sizeof(double)); }
 
-static fa_status every_row(const fa_attention_problem *problem, const fa_attention_args *args, row_function row,
-                           double *o, double *lse, double *score_size) {
+static fa_status every_row(const fa_attention_problem *problem, const fa_attention_args *args,
+                           row_function row, double *o, double *lse, double *score_size) {
   const int64_t longest = problem->max_seqlen_kv, dim_v = problem->head_dim_v;
   const int64_t group = problem->heads_q / problem->heads_kv;
   double *scratch = numbers(ref_scratch_count(problem, longest)), *out = numbers(dim_v);
@@ -62,9 +64,9 @@ static double largest_value(const ref_head *h, double *scratch) {
   return largest;
 }
 
-fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_args *args, const fa_ref_row *rows,
-                      int64_t count, double *o, double *lse, double *o_same, double *lse_same,
-                      double *max_abs_v, double *score_size) {
+fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_args *args,
+                      const fa_ref_row *rows, int64_t count, double *o, double *lse, double *o_same,
+                      double *lse_same, double *max_abs_v, double *score_size) {
   const int64_t dim_v = problem->head_dim_v;
   double *scratch = numbers(ref_scratch_count(problem, problem->max_seqlen_kv));
   double largest = 0.0;

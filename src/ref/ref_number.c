@@ -1,4 +1,5 @@
-/* Storage types from their definitions: sign, exponent, significand, by ldexp. Slow and independent on purpose. */
+/* Storage types from their definitions: sign, exponent, significand, by ldexp. Slow and independent on
+ * purpose. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -24,10 +25,15 @@ static double decode(uint32_t bits, const format *f) {
   const uint32_t exponent = (bits >> f->fraction_bits) & exponent_mask;
   const int negative = (int)((bits >> (f->fraction_bits + f->exponent_bits)) & 1u);
   double magnitude;
-  if (exponent == exponent_mask && f->has_infinity) magnitude = fraction ? (double)NAN : (double)INFINITY;
-  else if (exponent == exponent_mask && fraction == fraction_mask) magnitude = (double)NAN;
-  else if (exponent == 0) magnitude = ldexp((double)fraction, 1 - f->bias - f->fraction_bits);
-  else magnitude = ldexp((double)(fraction | (1u << f->fraction_bits)), (int)exponent - f->bias - f->fraction_bits);
+  if (exponent == exponent_mask && f->has_infinity)
+    magnitude = fraction ? (double)NAN : (double)INFINITY;
+  else if (exponent == exponent_mask && fraction == fraction_mask)
+    magnitude = (double)NAN;
+  else if (exponent == 0)
+    magnitude = ldexp((double)fraction, 1 - f->bias - f->fraction_bits);
+  else
+    magnitude =
+        ldexp((double)(fraction | (1u << f->fraction_bits)), (int)exponent - f->bias - f->fraction_bits);
   return negative ? -magnitude : magnitude;
 }
 
@@ -55,22 +61,37 @@ static uint32_t encode(double value, const format *f) {
 
 double fa_ref_load(const void *data, int64_t index, fa_dtype dtype) {
   switch (dtype) {
-    case FA_FLOAT32: return (double)((const float *)data)[index];
-    case FA_FLOAT16: return decode(((const uint16_t *)data)[index], &f16_format);
-    case FA_BFLOAT16: return decode(((const uint16_t *)data)[index], &bf16_format);
-    case FA_INT8: return (double)((const int8_t *)data)[index];
-    case FA_FP8_E4M3: return decode(((const uint8_t *)data)[index], &e4m3_format);
+    case FA_FLOAT32:
+      return (double)((const float *)data)[index];
+    case FA_FLOAT16:
+      return decode(((const uint16_t *)data)[index], &f16_format);
+    case FA_BFLOAT16:
+      return decode(((const uint16_t *)data)[index], &bf16_format);
+    case FA_INT8:
+      return (double)((const int8_t *)data)[index];
+    case FA_FP8_E4M3:
+      return decode(((const uint8_t *)data)[index], &e4m3_format);
   }
   return (double)NAN;
 }
 
 void fa_ref_store(void *data, int64_t index, double value, fa_dtype dtype) {
   switch (dtype) {
-    case FA_FLOAT32: ((float *)data)[index] = (float)value; break;
-    case FA_FLOAT16: ((uint16_t *)data)[index] = (uint16_t)encode(value, &f16_format); break;
-    case FA_BFLOAT16: ((uint16_t *)data)[index] = (uint16_t)encode(value, &bf16_format); break;
-    case FA_INT8: ((int8_t *)data)[index] = (int8_t)fmin(fmax(nearbyint(value), -127.0), 127.0); break;
-    case FA_FP8_E4M3: ((uint8_t *)data)[index] = (uint8_t)encode(value, &e4m3_format); break;
+    case FA_FLOAT32:
+      ((float *)data)[index] = (float)value;
+      break;
+    case FA_FLOAT16:
+      ((uint16_t *)data)[index] = (uint16_t)encode(value, &f16_format);
+      break;
+    case FA_BFLOAT16:
+      ((uint16_t *)data)[index] = (uint16_t)encode(value, &bf16_format);
+      break;
+    case FA_INT8:
+      ((int8_t *)data)[index] = (int8_t)fmin(fmax(nearbyint(value), -127.0), 127.0);
+      break;
+    case FA_FP8_E4M3:
+      ((uint8_t *)data)[index] = (uint8_t)encode(value, &e4m3_format);
+      break;
   }
 }
 

@@ -34,13 +34,15 @@ int fa_ref_keeps(const fa_attention_problem *problem, const fa_attention_args *a
   if (problem->window_right >= 0 && j - diagonal > problem->window_right) return 0;
   if (problem->has_mask) {
     const uint8_t *mask = (const uint8_t *)args->mask.data;
-    const int64_t row = b * args->mask.stride_batch + head * args->mask.stride_head + i * args->mask.stride_seq;
+    const int64_t row =
+        b * args->mask.stride_batch + head * args->mask.stride_head + i * args->mask.stride_seq;
     if (mask[row + j] == 0) return 0;
   }
   return 1;
 }
 
-ref_head ref_head_of(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b, int64_t head) {
+ref_head ref_head_of(const fa_attention_problem *problem, const fa_attention_args *args, int64_t b,
+                     int64_t head) {
   ref_head h;
   h.problem = problem;
   h.args = args;
@@ -55,8 +57,8 @@ ref_head ref_head_of(const fa_attention_problem *problem, const fa_attention_arg
   return h;
 }
 
-int64_t fa_ref_token_index(const fa_attention_problem *problem, const fa_attention_args *args, const fa_tensor *t,
-                        int64_t b, int64_t kv_head, int64_t j) {
+int64_t fa_ref_token_index(const fa_attention_problem *problem, const fa_attention_args *args,
+                           const fa_tensor *t, int64_t b, int64_t kv_head, int64_t j) {
   int64_t index = kv_head * t->stride_head;
   if (problem->page_size > 0) {
     const int64_t page = args->page_table[b * args->page_table_stride + j / problem->page_size];
@@ -75,7 +77,8 @@ static void token(const ref_head *h, const fa_tensor *t, const fa_tensor *scale,
   const int64_t index = fa_ref_token_index(h->problem, h->args, t, h->b, h->kv_head, j);
   double factor = 1.0;
   if (dtype == FA_INT8 || dtype == FA_FP8_E4M3) {
-    factor = (double)((const float *)scale->data)[fa_ref_token_index(h->problem, h->args, scale, h->b, h->kv_head, j)];
+    factor = (double)((const float *)
+                          scale->data)[fa_ref_token_index(h->problem, h->args, scale, h->b, h->kv_head, j)];
   }
   for (int64_t d = 0; d < dim; d++) out[d] = factor * fa_ref_load(t->data, index + d, dtype);
 }
@@ -101,7 +104,8 @@ void ref_gather(const ref_head *h, double *k, double *v) {
   }
 }
 
-void ref_rotate(const fa_attention_problem *problem, const fa_attention_args *args, int64_t position, double *x) {
+void ref_rotate(const fa_attention_problem *problem, const fa_attention_args *args, int64_t position,
+                double *x) {
   const int64_t half = problem->rotary_dim / 2;
   for (int64_t n = 0; n < half; n++) {
     const int64_t first = problem->rotary_interleaved ? 2 * n : n;
@@ -117,9 +121,12 @@ void ref_rotate(const fa_attention_problem *problem, const fa_attention_args *ar
 void ref_query(const ref_head *h, int64_t i, double *q) {
   const fa_tensor *t = &h->args->q;
   int64_t index = h->head * t->stride_head;
-  if (h->problem->ragged_q) index += ((int64_t)h->args->cu_seqlens_q[h->b] + i) * t->stride_seq;
-  else index += h->b * t->stride_batch + i * t->stride_seq;
-  for (int64_t d = 0; d < h->problem->head_dim_qk; d++) q[d] = fa_ref_load(t->data, index + d, h->problem->dtype);
+  if (h->problem->ragged_q)
+    index += ((int64_t)h->args->cu_seqlens_q[h->b] + i) * t->stride_seq;
+  else
+    index += h->b * t->stride_batch + i * t->stride_seq;
+  for (int64_t d = 0; d < h->problem->head_dim_qk; d++)
+    q[d] = fa_ref_load(t->data, index + d, h->problem->dtype);
   if (h->problem->rotary_dim > 0) ref_rotate(h->problem, h->args, h->seqlen_kv - h->seqlen_q + i, q);
 }
 

@@ -1,8 +1,8 @@
-/* What attention loses by keeping its scores in the input type, the way unfused attention does: a bound from the
- * exact scores, for the tolerance of the two baselines.
+/* What attention loses by keeping its scores in the input type, the way unfused attention does: a bound from
+ * the exact scores, for the tolerance of the two baselines.
  *
- * Let score j be off by at most e_j = u a_j, with u half a unit in the last place and a_j the sum of the magnitudes
- * that are rounded on the way to it. With p_j the exact weights and E = log(sum_j p_j exp(e_j)):
+ * Let score j be off by at most e_j = u a_j, with u half a unit in the last place and a_j the sum of the
+ * magnitudes that are rounded on the way to it. With p_j the exact weights and E = log(sum_j p_j exp(e_j)):
  *   |lse' - lse| <= E,   p'_j / p_j <= exp(e_j + E),   |o' - o| <= (exp(2E) - 1) max|v|. */
 #include <math.h>
 #include <stdlib.h>
@@ -13,12 +13,13 @@
 static double largest_number(fa_dtype dtype) { return dtype == FA_FLOAT16 ? 65504.0 : 3.3e38; }
 
 /* What is rounded: the product alone (with the scale in it), or the result of every pass. */
-static double rounded_on_the_way(const ref_head *h, int64_t i, int64_t j, double dot, int every_pass, double *score,
-                                 double *largest) {
+static double rounded_on_the_way(const ref_head *h, int64_t i, int64_t j, double dot, int every_pass,
+                                 double *score, double *largest) {
   const fa_attention_problem *p = h->problem;
   const double scaled = h->scale * dot, softcap = (double)p->softcap;
-  const double additive = (p->has_bias ? ref_bias(h, i, j) : 0.0) -
-                          (p->has_alibi ? ref_slope(h) * (double)llabs(i + h->seqlen_kv - h->seqlen_q - j) : 0.0);
+  const double additive =
+      (p->has_bias ? ref_bias(h, i, j) : 0.0) -
+      (p->has_alibi ? ref_slope(h) * (double)llabs(i + h->seqlen_kv - h->seqlen_q - j) : 0.0);
   const double capped = p->softcap > 0.0f ? softcap * tanh(scaled / softcap) : scaled;
   *score = capped + additive;
   *largest = fmax(*largest, fabs(scaled));
@@ -40,7 +41,8 @@ static void add_exponent(log_sum *l, double exponent) {
   l->sum += exp(exponent - l->maximum);
 }
 
-static void ref_unfused_row(const ref_head *h, int64_t i, int every_pass, double *scratch, fa_ref_unfused *loss) {
+static void ref_unfused_row(const ref_head *h, int64_t i, int every_pass, double *scratch,
+                            fa_ref_unfused *loss) {
   const fa_attention_problem *p = h->problem;
   const double unit = p->dtype == FA_BFLOAT16 ? 0x1p-8 : p->dtype == FA_FLOAT16 ? 0x1p-11 : 0x1p-24;
   double *q = scratch, *row = q + p->head_dim_qk, largest = 0.0;
@@ -67,8 +69,9 @@ static void ref_unfused_row(const ref_head *h, int64_t i, int every_pass, double
   if (!(largest < largest_number(p->dtype))) loss->overflows = 1;
 }
 
-static fa_status rows_of_everything(const fa_attention_problem *problem, const fa_attention_args *args, int every_pass,
-                                    double *scratch, double *k, double *v, fa_ref_unfused *loss) {
+static fa_status rows_of_everything(const fa_attention_problem *problem, const fa_attention_args *args,
+                                    int every_pass, double *scratch, double *k, double *v,
+                                    fa_ref_unfused *loss) {
   const int64_t group = problem->heads_q / problem->heads_kv;
   if (!scratch || !k || !v) return FA_ERROR_MEMORY;
   for (int64_t b = 0; b < problem->batch; b++) {
@@ -84,8 +87,8 @@ static fa_status rows_of_everything(const fa_attention_problem *problem, const f
   return FA_OK;
 }
 
-fa_status fa_ref_unfused_loss(const fa_attention_problem *problem, const fa_attention_args *args, int every_pass,
-                              fa_ref_unfused *loss) {
+fa_status fa_ref_unfused_loss(const fa_attention_problem *problem, const fa_attention_args *args,
+                              int every_pass, fa_ref_unfused *loss) {
   const int64_t keys = problem->max_seqlen_kv + 1;
   double *scratch = malloc((size_t)ref_scratch_count(problem, keys) * sizeof *scratch);
   double *k = malloc((size_t)(keys * problem->head_dim_qk) * sizeof *k);
@@ -98,8 +101,9 @@ fa_status fa_ref_unfused_loss(const fa_attention_problem *problem, const fa_atte
   return status;
 }
 
-fa_status fa_ref_unfused_loss_rows(const fa_attention_problem *problem, const fa_attention_args *args, int every_pass,
-                                   const fa_ref_row *rows, int64_t count, fa_ref_unfused *loss) {
+fa_status fa_ref_unfused_loss_rows(const fa_attention_problem *problem, const fa_attention_args *args,
+                                   int every_pass, const fa_ref_row *rows, int64_t count,
+                                   fa_ref_unfused *loss) {
   double *scratch = malloc((size_t)ref_scratch_count(problem, problem->max_seqlen_kv + 1) * sizeof *scratch);
   memset(loss, 0, sizeof *loss);
   for (int64_t n = 0; scratch && n < count; n++) {

@@ -1,13 +1,12 @@
-/* The oracle's formula as plain code in the input's precision would do it: every score operation and every sum in
- * fp32, P = exp(s - m) rounded to the input type before it meets V, o rounded to the input type. The sum l takes P
- * before rounding, as flash kernels do. */
+/* The oracle's formula as plain code in the input's precision would do it: every score operation and every
+ * sum in fp32, P = exp(s - m) rounded to the input type before it meets V, o rounded to the input type. The
+ * sum l takes P before rounding, as flash kernels do. */
 #include <math.h>
 #include <stdlib.h>
 
 #include "ref/ref_problem.h"
 
-double ref_same_precision_row(const ref_head *h, int64_t i, double *scratch, double *o,
-                              double *score_size) {
+double ref_same_precision_row(const ref_head *h, int64_t i, double *scratch, double *o, double *score_size) {
   const fa_attention_problem *p = h->problem;
   double *q = scratch, *row = q + p->head_dim_qk, *scores = row + p->head_dim_qk + p->head_dim_v;
   const float scale = (float)h->scale, softcap = p->softcap, slope = (float)ref_slope(h);

@@ -1,5 +1,5 @@
-/* Descriptors: struct_size first, no hidden padding (which would carry indeterminate bytes over the ABI), older and
- * newer callers understood. */
+/* Descriptors: struct_size first, no hidden padding (which would carry indeterminate bytes over the ABI),
+ * older and newer callers understood. */
 #include <fastattention/fastattention.h> /* first, so that it has to stand alone */
 
 #include <setjmp.h>
@@ -14,7 +14,8 @@
 #define SIZE(type, field) sizeof(((type *)0)->field)
 #define FOLLOWS(type, field, previous) \
   _Static_assert(offsetof(type, field) == offsetof(type, previous) + SIZE(type, previous), #type "." #field)
-#define LAST(type, field) _Static_assert(sizeof(type) == offsetof(type, field) + SIZE(type, field), #type " tail")
+#define LAST(type, field) \
+  _Static_assert(sizeof(type) == offsetof(type, field) + SIZE(type, field), #type " tail")
 
 FOLLOWS(fa_tensor, stride_batch, data);
 FOLLOWS(fa_tensor, stride_seq, stride_batch);
@@ -28,23 +29,64 @@ FOLLOWS(fa_context_options, allocator, reserved0);
 LAST(fa_context_options, allocator);
 
 #define P(field, previous) FOLLOWS(fa_attention_problem, field, previous)
-P(dtype, struct_size); P(kv_dtype, dtype); P(batch, kv_dtype); P(heads_q, batch); P(heads_kv, heads_q);
-P(max_seqlen_q, heads_kv); P(max_seqlen_kv, max_seqlen_q); P(head_dim_qk, max_seqlen_kv); P(head_dim_v, head_dim_qk);
-P(scale, head_dim_v); P(softcap, scale); P(window_left, softcap); P(window_right, window_left);
-P(causal, window_right); P(has_alibi, causal); P(has_sinks, has_alibi); P(has_mask, has_sinks); P(has_bias, has_mask);
-P(bias_dtype, has_bias); P(has_lse, bias_dtype); P(ragged_q, has_lse); P(ragged_kv, ragged_q);
-P(has_seqlens_kv, ragged_kv); P(total_seqlen_q, has_seqlens_kv); P(total_seqlen_kv, total_seqlen_q);
-P(page_size, total_seqlen_kv); P(num_pages, page_size); P(seqlen_new, num_pages); P(rotary_dim, seqlen_new);
-P(rotary_positions, rotary_dim); P(rotary_interleaved, rotary_positions); P(kv_splits, rotary_interleaved);
+P(dtype, struct_size);
+P(kv_dtype, dtype);
+P(batch, kv_dtype);
+P(heads_q, batch);
+P(heads_kv, heads_q);
+P(max_seqlen_q, heads_kv);
+P(max_seqlen_kv, max_seqlen_q);
+P(head_dim_qk, max_seqlen_kv);
+P(head_dim_v, head_dim_qk);
+P(scale, head_dim_v);
+P(softcap, scale);
+P(window_left, softcap);
+P(window_right, window_left);
+P(causal, window_right);
+P(has_alibi, causal);
+P(has_sinks, has_alibi);
+P(has_mask, has_sinks);
+P(has_bias, has_mask);
+P(bias_dtype, has_bias);
+P(has_lse, bias_dtype);
+P(ragged_q, has_lse);
+P(ragged_kv, ragged_q);
+P(has_seqlens_kv, ragged_kv);
+P(total_seqlen_q, has_seqlens_kv);
+P(total_seqlen_kv, total_seqlen_q);
+P(page_size, total_seqlen_kv);
+P(num_pages, page_size);
+P(seqlen_new, num_pages);
+P(rotary_dim, seqlen_new);
+P(rotary_positions, rotary_dim);
+P(rotary_interleaved, rotary_positions);
+P(kv_splits, rotary_interleaved);
 P(kernel, kv_splits);
 LAST(fa_attention_problem, kernel);
 
 #define A(field, previous) FOLLOWS(fa_attention_args, field, previous)
-A(q, struct_size); A(k, q); A(v, k); A(o, v); A(lse, o); A(lse_stride_batch, lse);
-A(lse_stride_head, lse_stride_batch); A(alibi_slopes, lse_stride_head); A(alibi_stride_batch, alibi_slopes);
-A(sinks, alibi_stride_batch); A(bias, sinks); A(mask, bias); A(cu_seqlens_q, mask); A(cu_seqlens_kv, cu_seqlens_q);
-A(seqlens_kv, cu_seqlens_kv); A(page_table, seqlens_kv); A(page_table_stride, page_table);
-A(k_new, page_table_stride); A(v_new, k_new); A(rotary_cos, v_new); A(rotary_sin, rotary_cos); A(k_scale, rotary_sin);
+A(q, struct_size);
+A(k, q);
+A(v, k);
+A(o, v);
+A(lse, o);
+A(lse_stride_batch, lse);
+A(lse_stride_head, lse_stride_batch);
+A(alibi_slopes, lse_stride_head);
+A(alibi_stride_batch, alibi_slopes);
+A(sinks, alibi_stride_batch);
+A(bias, sinks);
+A(mask, bias);
+A(cu_seqlens_q, mask);
+A(cu_seqlens_kv, cu_seqlens_q);
+A(seqlens_kv, cu_seqlens_kv);
+A(page_table, seqlens_kv);
+A(page_table_stride, page_table);
+A(k_new, page_table_stride);
+A(v_new, k_new);
+A(rotary_cos, v_new);
+A(rotary_sin, rotary_cos);
+A(k_scale, rotary_sin);
 A(v_scale, k_scale);
 LAST(fa_attention_args, v_scale);
 
@@ -52,7 +94,8 @@ LAST(fa_plan_info, workspace_bytes);
 LAST(fa_kernel_info, is_baseline);
 LAST(fa_device_info, reserved0);
 _Static_assert(offsetof(fa_plan_info, struct_size) == 0 && offsetof(fa_kernel_info, struct_size) == 0 &&
-                   offsetof(fa_device_info, struct_size) == 0, "struct_size first");
+                   offsetof(fa_device_info, struct_size) == 0,
+               "struct_size first");
 
 static fa_attention_problem small(void) {
   fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;

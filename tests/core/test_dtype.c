@@ -1,5 +1,5 @@
-/* core/dtype.h against src/ref's numbers, which are made from the formats' definitions: every 16-bit and 8-bit code,
- * and fp32 values at, beside and between all of them. */
+/* core/dtype.h against src/ref's numbers, which are made from the formats' definitions: every 16-bit and
+ * 8-bit code, and fp32 values at, beside and between all of them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,17 +15,23 @@
 
 static uint32_t encode(float value, fa_dtype dtype) {
   switch (dtype) {
-    case FA_FLOAT16: return fa_f16_from_float(value);
-    case FA_BFLOAT16: return fa_bf16_from_float(value);
-    default: return fa_fp8_from_float(value);
+    case FA_FLOAT16:
+      return fa_f16_from_float(value);
+    case FA_BFLOAT16:
+      return fa_bf16_from_float(value);
+    default:
+      return fa_fp8_from_float(value);
   }
 }
 
 static float decode(uint32_t code, fa_dtype dtype) {
   switch (dtype) {
-    case FA_FLOAT16: return fa_f16_to_float((uint16_t)code);
-    case FA_BFLOAT16: return fa_bf16_to_float((uint16_t)code);
-    default: return fa_fp8_to_float((uint8_t)code);
+    case FA_FLOAT16:
+      return fa_f16_to_float((uint16_t)code);
+    case FA_BFLOAT16:
+      return fa_bf16_to_float((uint16_t)code);
+    default:
+      return fa_fp8_to_float((uint8_t)code);
   }
 }
 
@@ -73,9 +79,10 @@ static void every_code(void **state) {
 }
 
 static void random_fp32(void **state) {
-  static const float edges[] = {65503.9f, 65504.0f, 65519.99f, 65520.0f, 65536.0f,   1e30f,  3.4e38f, 447.9f,
-                                448.0f,   449.0f,   463.9f,    464.0f,   480.0f,     1e-45f, 1e-38f,  0x1p-24f,
-                                0x1p-25f, 0x1p-14f, 0x1p-9f,   0x1p-10f, 0x1.8p-10f, 0x1p-6f, 0.0f,   0x1.fffffep127f};
+  static const float edges[] = {65503.9f, 65504.0f, 65519.99f,  65520.0f, 65536.0f, 1e30f,
+                                3.4e38f,  447.9f,   448.0f,     449.0f,   463.9f,   464.0f,
+                                480.0f,   1e-45f,   1e-38f,     0x1p-24f, 0x1p-25f, 0x1p-14f,
+                                0x1p-9f,  0x1p-10f, 0x1.8p-10f, 0x1p-6f,  0.0f,     0x1.fffffep127f};
   (void)state;
   fa_random random = {17};
   for (int64_t n = 0; n < 3000000; n++) {
@@ -83,7 +90,8 @@ static void random_fp32(void **state) {
     rounds_like_the_reference(value, (fa_dtype)(n % 2 ? FA_FLOAT16 : FA_BFLOAT16));
     if (n % 8 == 0) rounds_like_the_reference(value, FA_FP8_E4M3);
     /* Mostly far out of fp16's and fp8's range above: also within. */
-    const float moderate = (float)(fa_random_normal(&random) * exp2((double)fa_random_range(&random, -26, 16)));
+    const float moderate =
+        (float)(fa_random_normal(&random) * exp2((double)fa_random_range(&random, -26, 16)));
     rounds_like_the_reference(moderate, n % 4 ? FA_FLOAT16 : FA_FP8_E4M3);
   }
   for (size_t n = 0; n < sizeof edges / sizeof edges[0]; n++) {

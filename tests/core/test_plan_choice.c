@@ -159,7 +159,8 @@ static void descriptions(void **state) {
   assert_true(device.units >= 1 && device.memory_bytes > 0 && strlen(device.description) > 0);
   assert_int_equal(fa_device_describe(1000, &device), FA_ERROR_ARGUMENT);
   for (int32_t k = 0; k < fa_kernel_count(); k++) { /* names are how kernels are asked for */
-    for (int32_t other = 0; other < k; other++) assert_string_not_equal(fa_kernels[k].name, fa_kernels[other].name);
+    for (int32_t other = 0; other < k; other++)
+      assert_string_not_equal(fa_kernels[k].name, fa_kernels[other].name);
   }
 }
 
@@ -170,9 +171,11 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(the_first_of_the_table_that_can), cmocka_unit_test(by_name_and_by_family),
-      cmocka_unit_test(plain_c_does_everything),         cmocka_unit_test(features_of_a_problem),
-      cmocka_unit_test(the_default_scale),               cmocka_unit_test(descriptions)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(the_first_of_the_table_that_can),
+                                     cmocka_unit_test(by_name_and_by_family),
+                                     cmocka_unit_test(plain_c_does_everything),
+                                     cmocka_unit_test(features_of_a_problem),
+                                     cmocka_unit_test(the_default_scale),
+                                     cmocka_unit_test(descriptions)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,4 +1,5 @@
-/* Every bad field of a problem: ARGUMENT, and a line that names the field and the value and says what is allowed. */
+/* Every bad field of a problem: ARGUMENT, and a line that names the field and the value and says what is
+ * allowed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,11 +35,13 @@ static fa_attention_problem appending(void) {
 }
 
 /* The line must hold both texts. */
-static void refused(fa_context *context, const fa_attention_problem *p, const char *field, const char *value) {
+static void refused(fa_context *context, const fa_attention_problem *p, const char *field,
+                    const char *value) {
   fa_plan *plan = (fa_plan *)context; /* must be made NULL */
   const fa_status status = fa_plan_create(context, p, &plan);
   const char *line = fa_last_error();
-  if (status != FA_ERROR_ARGUMENT) fail_msg("%s = %s: status %s, want argument", field, value, fa_status_name(status));
+  if (status != FA_ERROR_ARGUMENT)
+    fail_msg("%s = %s: status %s, want argument", field, value, fa_status_name(status));
   assert_null(plan);
   if (!strstr(line, field) || !strstr(line, value) || strchr(line, '\n'))
     fail_msg("%s = %s: the line is '%s'", field, value, line);
@@ -51,11 +54,11 @@ static void accepted(fa_context *context, const fa_attention_problem *p) {
   fa_plan_destroy(plan);
 }
 
-#define REFUSED(start, field, bad, text)        \
-  do {                                          \
-    fa_attention_problem bad_one = start();     \
-    bad_one.field = bad;                        \
-    refused(context, &bad_one, #field, text);   \
+#define REFUSED(start, field, bad, text)      \
+  do {                                        \
+    fa_attention_problem bad_one = start();   \
+    bad_one.field = bad;                      \
+    refused(context, &bad_one, #field, text); \
   } while (0)
 
 static void sound_problems_pass(void **state) {
@@ -201,7 +204,8 @@ static void pointers(void **state) {
 
 static void contexts(void **state) {
   (void)state;
-  static const char *const unknown[] = {"gpu", "", "cpu:", "cpu:x", "cpu:-1", "cpu:0x", "cpu:99999999999999999999", "CPU"};
+  static const char *const unknown[] = {
+      "gpu", "", "cpu:", "cpu:x", "cpu:-1", "cpu:0x", "cpu:99999999999999999999", "CPU"};
   fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
   fa_context *context = NULL;
   for (size_t n = 0; n < sizeof unknown / sizeof unknown[0]; n++) {
@@ -230,9 +234,14 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(sound_problems_pass), cmocka_unit_test(shapes),   cmocka_unit_test(types),
-      cmocka_unit_test(rules),               cmocka_unit_test(lengths),  cmocka_unit_test(appended_tokens),
-      cmocka_unit_test(names),               cmocka_unit_test(pointers), cmocka_unit_test(contexts)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(sound_problems_pass),
+                                     cmocka_unit_test(shapes),
+                                     cmocka_unit_test(types),
+                                     cmocka_unit_test(rules),
+                                     cmocka_unit_test(lengths),
+                                     cmocka_unit_test(appended_tokens),
+                                     cmocka_unit_test(names),
+                                     cmocka_unit_test(pointers),
+                                     cmocka_unit_test(contexts)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }

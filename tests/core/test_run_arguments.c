@@ -1,5 +1,5 @@
-/* Everything a run refuses: missing arrays, outputs that overlap themselves, lengths and pages out of range, a bad
- * workspace. One line that names the culprit, and nothing written. */
+/* Everything a run refuses: missing arrays, outputs that overlap themselves, lengths and pages out of range,
+ * a bad workspace. One line that names the culprit, and nothing written. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +20,8 @@ typedef struct setting {
   fa_plan *plan;
   fa_attention_problem problem;
   fa_attention_args args;
-  float q[ROWS * HEADS * DIM], k[PAGES * PAGE * HEADS * DIM], v[PAGES * PAGE * HEADS * DIM], o[ROWS * HEADS * DIM];
+  float q[ROWS * HEADS * DIM], k[PAGES * PAGE * HEADS * DIM], v[PAGES * PAGE * HEADS * DIM],
+      o[ROWS * HEADS * DIM];
   float lse[HEADS * ROWS], slopes[HEADS], sinks[HEADS], bias[BATCH * HEADS * QUERIES * KEYS];
   uint8_t mask[KEYS];
   int32_t cu[BATCH + 1], lengths[BATCH], table[BATCH * 2];
@@ -54,8 +55,10 @@ static void fill(setting *s) {
 
   fa_attention_args *a = &s->args;
   const fa_tensor queries = {s->q, 0, HEADS * DIM, DIM}, out = {s->o, 0, HEADS * DIM, DIM};
-  const fa_tensor keys = {s->k, PAGE * HEADS * DIM, HEADS * DIM, DIM}, values = {s->v, PAGE * HEADS * DIM, HEADS * DIM, DIM};
-  const fa_tensor k_new = {s->k_new, NEW * HEADS * DIM, HEADS * DIM, DIM}, v_new = {s->v_new, NEW * HEADS * DIM, HEADS * DIM, DIM};
+  const fa_tensor keys = {s->k, PAGE * HEADS * DIM, HEADS * DIM, DIM},
+                  values = {s->v, PAGE * HEADS * DIM, HEADS * DIM, DIM};
+  const fa_tensor k_new = {s->k_new, NEW * HEADS * DIM, HEADS * DIM, DIM},
+                  v_new = {s->v_new, NEW * HEADS * DIM, HEADS * DIM, DIM};
   const fa_tensor bias = {s->bias, HEADS * QUERIES * KEYS, KEYS, QUERIES * KEYS}, mask = {s->mask, 0, 0, 0};
   a->q = queries;
   a->o = out;
@@ -97,7 +100,8 @@ static void refused(setting *s, fa_status expected, const char *word, const char
   memcpy(lse_before, s->lse, sizeof lse_before);
   memcpy(cache_before, s->k, sizeof cache_before);
   const fa_status status = run(s);
-  if (status != expected) fail_msg("%s %s: status %s (%s)", word, value, fa_status_name(status), fa_last_error());
+  if (status != expected)
+    fail_msg("%s %s: status %s (%s)", word, value, fa_status_name(status), fa_last_error());
   if (!strstr(fa_last_error(), word) || !strstr(fa_last_error(), value) || strchr(fa_last_error(), '\n'))
     fail_msg("%s %s: the line is '%s'", word, value, fa_last_error());
   assert_memory_equal(s->o, before, sizeof before);
@@ -110,10 +114,10 @@ static void refused(setting *s, fa_status expected, const char *word, const char
 
 static void everything_present_passes(void **state) { assert_int_equal(run(*state), FA_OK); }
 
-#define MISSING(field, name)                          \
-  do {                                                \
-    s->args.field = NULL;                             \
-    refused(s, FA_ERROR_ARGUMENT, name, "NULL");      \
+#define MISSING(field, name)                     \
+  do {                                           \
+    s->args.field = NULL;                        \
+    refused(s, FA_ERROR_ARGUMENT, name, "NULL"); \
   } while (0)
 
 static void missing_arrays(void **state) {
@@ -213,11 +217,16 @@ static void merging(void **state) {
   fa_context *c = s->context;
   assert_int_equal(fa_merge(c, FA_FLOAT32, 1, QUERIES, HEADS, DIM, &t, s->lse, &t, s->lse, NULL), FA_OK);
   assert_int_equal(fa_merge(c, FA_FLOAT32, 0, QUERIES, HEADS, DIM, NULL, NULL, NULL, NULL, NULL), FA_OK);
-  assert_int_equal(fa_merge(c, FA_INT8, 1, QUERIES, HEADS, DIM, &t, s->lse, &t, s->lse, NULL), FA_ERROR_ARGUMENT);
-  assert_int_equal(fa_merge(c, FA_FLOAT32, -1, QUERIES, HEADS, DIM, &t, s->lse, &t, s->lse, NULL), FA_ERROR_ARGUMENT);
-  assert_int_equal(fa_merge(c, FA_FLOAT32, 1, QUERIES, HEADS, 5000, &t, s->lse, &t, s->lse, NULL), FA_ERROR_ARGUMENT);
-  assert_int_equal(fa_merge(c, FA_FLOAT32, 1, QUERIES, HEADS, DIM, &t, NULL, &t, s->lse, NULL), FA_ERROR_ARGUMENT);
-  assert_int_equal(fa_merge(NULL, FA_FLOAT32, 1, QUERIES, HEADS, DIM, &t, s->lse, &t, s->lse, NULL), FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_merge(c, FA_INT8, 1, QUERIES, HEADS, DIM, &t, s->lse, &t, s->lse, NULL),
+                   FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_merge(c, FA_FLOAT32, -1, QUERIES, HEADS, DIM, &t, s->lse, &t, s->lse, NULL),
+                   FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_merge(c, FA_FLOAT32, 1, QUERIES, HEADS, 5000, &t, s->lse, &t, s->lse, NULL),
+                   FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_merge(c, FA_FLOAT32, 1, QUERIES, HEADS, DIM, &t, NULL, &t, s->lse, NULL),
+                   FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_merge(NULL, FA_FLOAT32, 1, QUERIES, HEADS, DIM, &t, s->lse, &t, s->lse, NULL),
+                   FA_ERROR_ARGUMENT);
   assert_int_equal(fa_buffer_copy(c, NULL, s->q, 4, FA_COPY_HOST_TO_DEVICE, NULL), FA_ERROR_ARGUMENT);
   assert_int_equal(fa_buffer_copy(c, s->o, s->q, 4, (fa_copy_kind)9, NULL), FA_ERROR_ARGUMENT);
   fill(s);

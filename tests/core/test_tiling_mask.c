@@ -1,5 +1,6 @@
-/* The tiling-mask against the whole S x S mask, written out from the definition in the public header: random blocks
- * under causal masks of any offset (S_q below, at and above S_kv) and sliding windows, for several M. */
+/* The tiling-mask against the whole S x S mask, written out from the definition in the public header: random
+ * blocks under causal masks of any offset (S_q below, at and above S_kv) and sliding windows, for several M.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,12 +32,15 @@ typedef struct counts {
 
 static int64_t draw_window(fa_random *r, int64_t longest) {
   const int64_t kind = fa_random_range(r, 0, 5);
-  return kind == 0 ? -1 : kind == 1 ? 0 : kind == 2 ? INT64_MAX - fa_random_range(r, 0, 1) : fa_random_range(r, 0, longest + 2);
+  return kind == 0   ? -1
+         : kind == 1 ? 0
+         : kind == 2 ? INT64_MAX - fa_random_range(r, 0, 1)
+                     : fa_random_range(r, 0, longest + 2);
 }
 
 /* The block as the module describes it, [rows, keys]. */
-static void block_by_shift(fa_band band, int64_t m, const uint8_t *mask, int64_t row, int64_t rows, int64_t key,
-                           int64_t keys, uint8_t *block) {
+static void block_by_shift(fa_band band, int64_t m, const uint8_t *mask, int64_t row, int64_t rows,
+                           int64_t key, int64_t keys, uint8_t *block) {
   const fa_mask_shift upper = fa_tiling_mask_upper(m, band.upper, row, key);
   const fa_mask_shift lower = fa_tiling_mask_lower(m, band.lower, row, key);
   assert_in_range(upper.row, 0, m);
@@ -74,9 +78,12 @@ static void one_problem(fa_random *r, int64_t m, const uint8_t *mask, uint8_t *b
     }
     const fa_block_case got = fa_band_block(band, row, rows, key, keys);
     seen->cases[got]++;
-    if (kept == rows * keys) assert_int_equal(got, FA_BLOCK_FULL);
-    else if (kept > 0) assert_int_equal(got, FA_BLOCK_WINDOW);
-    else assert_int_not_equal(got, FA_BLOCK_FULL);
+    if (kept == rows * keys)
+      assert_int_equal(got, FA_BLOCK_FULL);
+    else if (kept > 0)
+      assert_int_equal(got, FA_BLOCK_WINDOW);
+    else
+      assert_int_not_equal(got, FA_BLOCK_FULL);
     /* An empty block may be called a window only where neither edge alone empties it. */
     if (kept == 0 && rows == 1) assert_int_equal(got, FA_BLOCK_SKIP);
 
@@ -101,7 +108,8 @@ static void one_problem(fa_random *r, int64_t m, const uint8_t *mask, uint8_t *b
         last = j;
       }
     }
-    if (first < 0) assert_true(range.begin == range.end || band.upper < band.lower);
+    if (first < 0)
+      assert_true(range.begin == range.end || band.upper < band.lower);
     else {
       assert_int_equal(range.begin, first);
       assert_int_equal(range.end, last + 1);
@@ -129,9 +137,12 @@ static void blocks_agree_with_the_whole_mask(void **state) {
     free(mask);
     free(block);
   }
-  printf("blocks: %lld skipped, %lld full, %lld windows, %lld of them with both edges; S_q < = > S_kv: %lld, %lld, %lld\n",
-         (long long)seen.cases[0], (long long)seen.cases[1], (long long)seen.cases[2], (long long)seen.both_edges,
-         (long long)seen.offsets[0], (long long)seen.offsets[1], (long long)seen.offsets[2]);
+  printf(
+      "blocks: %lld skipped, %lld full, %lld windows, %lld of them with both edges; S_q < = > S_kv: %lld, "
+      "%lld, %lld\n",
+      (long long)seen.cases[0], (long long)seen.cases[1], (long long)seen.cases[2],
+      (long long)seen.both_edges, (long long)seen.offsets[0], (long long)seen.offsets[1],
+      (long long)seen.offsets[2]);
   assert_true(seen.cases[0] + seen.cases[1] + seen.cases[2] > 20000);
   for (int n = 0; n < 3; n++) assert_true(seen.cases[n] > 1000 && seen.offsets[n] > 100);
   assert_true(seen.both_edges > 100);

@@ -51,7 +51,8 @@ static void oracle_agrees_with_numpy(void **state) {
     const golden *g = &goldens[n];
     const fa_attention_problem *p = &g->problem;
     const int64_t rows = fa_ref_packed_rows(p) * p->heads_q, count = rows * p->head_dim_v;
-    /* What numpy's bf16, fp16 and fp32 lack is that P and o are rounded: half a unit of each, and fp32's sums. */
+    /* What numpy's bf16, fp16 and fp32 lack is that P and o are rounded: half a unit of each, and fp32's
+     * sums. */
     const double coarse = p->dtype == FA_BFLOAT16 ? 0x1p-6 : p->dtype == FA_FLOAT16 ? 0x1p-9 : 2e-5;
     double *o = unknowns(count), *lse = unknowns(rows), size = 0.0;
     assert_int_equal(fa_ref_append(p, &g->args), FA_OK);
@@ -81,7 +82,8 @@ static void rows_agree_with_the_whole(void **state) {
           const fa_ref_row row = {b, i, h};
           const int64_t at = fa_ref_packed_row(p, &g->args, b, i) * p->heads_q + h;
           double o[8], o_same[8], lse, lse_same, largest, size;
-          assert_int_equal(fa_ref_rows(p, &g->args, &row, 1, o, &lse, o_same, &lse_same, &largest, &size), FA_OK);
+          assert_int_equal(fa_ref_rows(p, &g->args, &row, 1, o, &lse, o_same, &lse_same, &largest, &size),
+                           FA_OK);
           compare(g, "row", o, g->o + at * p->head_dim_v, p->head_dim_v, 1e-12);
           compare(g, "row lse", &lse, g->lse + at, 1, 1e-12);
           for (int64_t d = 0; d < p->head_dim_v; d++) assert_true(fabs(o[d]) <= largest * (1.0 + 1e-12));
@@ -114,7 +116,8 @@ static void by_hand(void **state) {
   const fa_attention_problem blank = FA_ATTENTION_PROBLEM_INIT;
   const fa_attention_args none = FA_ATTENTION_ARGS_INIT;
   const double ln2 = 0.69314718055994531, ln3 = 1.0986122886681098;
-  const float keys[] = {0.0f, (float)1.0986122886681098}, zeros[] = {0.0f, 0.0f, 0.0f}, values[] = {4.0f, 8.0f, 12.0f};
+  const float keys[] = {0.0f, (float)1.0986122886681098}, zeros[] = {0.0f, 0.0f, 0.0f},
+              values[] = {4.0f, 8.0f, 12.0f};
   fa_attention_problem p = blank;
   fa_attention_args a = none;
   double o;
@@ -140,7 +143,8 @@ static void by_hand(void **state) {
   a.sinks = deep_sink;
   assert_true(one_row(zeros, 0, values, &p, &a, &o) == -3.5);
   assert_true(o == 0.0);
-  /* A slope of ln 2: the newest key (distance 0) weighs twice the one before, that twice the first: 1/7 2/7 4/7. */
+  /* A slope of ln 2: the newest key (distance 0) weighs twice the one before, that twice the first: 1/7 2/7
+   * 4/7. */
   const float slope[] = {(float)0.69314718055994531};
   p = blank;
   a = none;
@@ -176,15 +180,16 @@ static void numbers_by_hand(void **state) {
     uint16_t code;
     double value;
   } known[] = {
-      {FA_FLOAT16, 0x3c00, 1.0},        {FA_FLOAT16, 0x0001, 0x1p-24},    {FA_FLOAT16, 0x7bff, 65504.0},
-      {FA_FLOAT16, 0xc580, -5.5},       {FA_FLOAT16, 0x0400, 0x1p-14},    {FA_FLOAT16, 0x03ff, 0x3ffp-24},
-      {FA_BFLOAT16, 0x3f80, 1.0},       {FA_BFLOAT16, 0x4049, 3.140625},  {FA_BFLOAT16, 0x0080, 0x1p-126},
-      {FA_BFLOAT16, 0x0001, 0x1p-133},  {FA_BFLOAT16, 0xc2f7, -123.5},    {FA_FP8_E4M3, 0x38, 1.0},
-      {FA_FP8_E4M3, 0x7e, 448.0},       {FA_FP8_E4M3, 0x01, 0x1p-9},      {FA_FP8_E4M3, 0x08, 0x1p-6},
-      {FA_FP8_E4M3, 0xc4, -3.0},        {FA_INT8, 0x81, -127.0},          {FA_INT8, 0x7f, 127.0}};
+      {FA_FLOAT16, 0x3c00, 1.0},       {FA_FLOAT16, 0x0001, 0x1p-24},   {FA_FLOAT16, 0x7bff, 65504.0},
+      {FA_FLOAT16, 0xc580, -5.5},      {FA_FLOAT16, 0x0400, 0x1p-14},   {FA_FLOAT16, 0x03ff, 0x3ffp-24},
+      {FA_BFLOAT16, 0x3f80, 1.0},      {FA_BFLOAT16, 0x4049, 3.140625}, {FA_BFLOAT16, 0x0080, 0x1p-126},
+      {FA_BFLOAT16, 0x0001, 0x1p-133}, {FA_BFLOAT16, 0xc2f7, -123.5},   {FA_FP8_E4M3, 0x38, 1.0},
+      {FA_FP8_E4M3, 0x7e, 448.0},      {FA_FP8_E4M3, 0x01, 0x1p-9},     {FA_FP8_E4M3, 0x08, 0x1p-6},
+      {FA_FP8_E4M3, 0xc4, -3.0},       {FA_INT8, 0x81, -127.0},         {FA_INT8, 0x7f, 127.0}};
   for (size_t n = 0; n < sizeof known / sizeof known[0]; n++) {
     const uint8_t byte = (uint8_t)known[n].code;
-    const void *data = fa_dtype_bytes(known[n].dtype) == 1 ? (const void *)&byte : (const void *)&known[n].code;
+    const void *data =
+        fa_dtype_bytes(known[n].dtype) == 1 ? (const void *)&byte : (const void *)&known[n].code;
     assert_true(fa_ref_load(data, 0, known[n].dtype) == known[n].value);
     assert_true(fa_ref_round(known[n].value, known[n].dtype) == known[n].value);
   }
@@ -210,8 +215,8 @@ static void numbers_by_hand(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(numbers_by_hand), cmocka_unit_test(by_hand), cmocka_unit_test(oracle_agrees_with_numpy),
-      cmocka_unit_test(rows_agree_with_the_whole)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_by_hand), cmocka_unit_test(by_hand),
+                                     cmocka_unit_test(oracle_agrees_with_numpy),
+                                     cmocka_unit_test(rows_agree_with_the_whole)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
