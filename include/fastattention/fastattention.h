@@ -21,6 +21,7 @@
  *   - Sizes are counts of elements unless the name says bytes. Strides are in elements and may be any value,
  *     0 (broadcast) and negative included, except that outputs must not overlap themselves.
  *   - The innermost stride (the head size of q, k, v, o; the key of bias and mask) is always 1.
+ *   - Pointers are aligned to their element. o and lse overlap no other tensor (o = q in place is not allowed).
  */
 #ifndef FASTATTENTION_H
 #define FASTATTENTION_H
@@ -205,7 +206,7 @@ typedef struct fa_attention_problem {
   int64_t page_size;      /* tokens a page, >= 1; 0 is not paged */
   int64_t num_pages;      /* pages k and v hold; table entries in use must lie in 0 .. num_pages - 1 */
 
-  /* Appending: max_new tokens of k_new and v_new (rotated first, if rotary_dim) are written into the cache k, v
+  /* Appending: seqlen_new tokens of k_new and v_new (rotated first, if rotary_dim) are written into the cache k, v
    * behind the seqlens_kv[b] tokens already there, then attention runs over all of them. Needs has_seqlens_kv;
    * S_kv = seqlens_kv[b] + seqlen_new. q is rotated at positions S_kv - S_q + i without being written. */
   int64_t seqlen_new;        /* 0 is off; at most max_seqlen_kv */
@@ -385,6 +386,7 @@ typedef struct fa_device_info {
   { sizeof(fa_device_info), NULL, NULL, NULL, 0, 0, 0, 0, 0, 0 }
 
 FA_API int32_t fa_device_count(void);
+/* The strings live until this thread's next fa_device_describe. */
 FA_API fa_status fa_device_describe(int32_t index, fa_device_info *info);
 
 #ifdef __cplusplus

@@ -101,6 +101,26 @@ static inline void fa_store_float(void *data, int64_t index, float value, fa_dty
   }
 }
 
+/* A row of any of the types to fp32, unscaled; of FLOAT32, FLOAT16 or BFLOAT16 back. One test of the type a row. */
+static inline void fa_load_row(float *to, const void *from, int64_t count, fa_dtype dtype) {
+  switch (dtype) {
+    case FA_FLOAT32: memcpy(to, from, (size_t)count * sizeof *to); break;
+    case FA_FLOAT16: for (int64_t i = 0; i < count; ++i) to[i] = fa_load_float(from, i, FA_FLOAT16); break;
+    case FA_BFLOAT16: for (int64_t i = 0; i < count; ++i) to[i] = fa_load_float(from, i, FA_BFLOAT16); break;
+    case FA_INT8: for (int64_t i = 0; i < count; ++i) to[i] = fa_load_float(from, i, FA_INT8); break;
+    case FA_FP8_E4M3: for (int64_t i = 0; i < count; ++i) to[i] = fa_load_float(from, i, FA_FP8_E4M3); break;
+  }
+}
+
+static inline void fa_store_row(void *to, const float *from, int64_t count, fa_dtype dtype) {
+  if (dtype == FA_FLOAT16)
+    for (int64_t i = 0; i < count; ++i) fa_store_float(to, i, from[i], FA_FLOAT16);
+  else if (dtype == FA_BFLOAT16)
+    for (int64_t i = 0; i < count; ++i) fa_store_float(to, i, from[i], FA_BFLOAT16);
+  else
+    memcpy(to, from, (size_t)count * sizeof *from);
+}
+
 static inline size_t fa_dtype_size(fa_dtype dtype) {
   return dtype == FA_FLOAT32 ? 4u : dtype == FA_FLOAT16 || dtype == FA_BFLOAT16 ? 2u : 1u;
 }

@@ -79,6 +79,7 @@ static fa_status choose_kernel(fa_plan *plan, const char *wanted) {
         if (!plan->reason[0])
           snprintf(plan->reason, sizeof plan->reason, wanted ? "asked for by name" : "first in the table that does it%s%s",
                    last_obstacle[0] ? "; passed over " : "", last_obstacle);
+        fa_forget_error(); /* of a kernel that refused */
         return FA_OK;
       }
       if (status != FA_ERROR_UNSUPPORTED) return status;

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "core/descriptor.h"
 #include "core/kernel.h"
 #include "core/status.h"
 
@@ -127,9 +128,12 @@ fa_status fa_check_problem_fields(const fa_attention_problem *problem) {
   return FA_OK;
 }
 
-uint32_t fa_problem_features(const fa_attention_problem *p) {
+uint32_t fa_problem_features(const fa_attention_problem *problem) {
+  fa_attention_problem given = FA_ATTENTION_PROBLEM_INIT, *p = &given;
   uint32_t features = 0;
-  if (!p) return 0;
+  if (!problem ||
+      fa_read_descriptor("fa_attention_problem", &given, sizeof given, problem, problem->struct_size) != FA_OK)
+    return 0;
   if (p->causal) features |= FA_FEATURE_CAUSAL;
   if (p->window_left >= 0 || p->window_right >= 0) features |= FA_FEATURE_WINDOW;
   if (p->has_alibi) features |= FA_FEATURE_ALIBI;
@@ -192,63 +196,106 @@ static fa_status check_stride(const char *name, int64_t stride) {
   return fa_fail(FA_ERROR_ARGUMENT, "%s is %lld; a stride must lie within +-2^44 elements", name, (ll)stride);
 }
 
-static fa_status check_tensor(const char *name, const fa_tensor *tensor, int needed, int ragged) {
-  if (!needed) return FA_OK;
+/* Where the farthest element lies must fit the arithmetic of every kernel, in bytes. */
+static fa_status check_reach(const char *name, const int64_t extents[4], const int64_t strides[4]) {
+  double reach = 0.0;
+  for (int i = 0; i < 4; ++i) reach += (double)(extents[i] - 1) * fabs((double)strides[i]);
+  if (reach <= 0x1p56) return FA_OK;
+  return fa_fail(FA_ERROR_ARGUMENT, "%s reaches over %.0f elements; its sizes and strides must stay within 2^56", name,
+                 reach);
+}
+
+typedef struct tensor_shape {
+  int64_t extents[4]; /* batch (or pages), seq (or slots), heads, dim; with a 0 there is nothing to look at */
+  int ragged;         /* stride_batch is not read */
+  int written;
+} tensor_shape;
+
+static fa_status check_tensor(const char *name, const fa_tensor *tensor, tensor_shape shape) {
+  for (int i = 0; i < 4; ++i)
+    if (shape.extents[i] == 0) return FA_OK;
   CHECK(check_pointer(name, tensor->data, 1));
-  CHECK(check_stride(name, ragged ? 0 : tensor->stride_batch)); /* not read when ragged */
-  CHECK(check_stride(name, tensor->stride_seq));
-  return check_stride(name, tensor->stride_head);
+  const int64_t strides[4] = {shape.ragged ? 0 : tensor->stride_batch, tensor->stride_seq, tensor->stride_head, 1};
+  for (int i = 0; i < 3; ++i) CHECK(check_stride(name, strides[i]));
+  CHECK(check_reach(name, shape.extents, strides));
+  return shape.written ? check_no_overlap(name, shape.extents, strides) : FA_OK;
+}
+
+static tensor_shape q_shape(const fa_attention_problem *p, int64_t dim, int written) {
+  const tensor_shape shape = {{p->ragged_q ? 1 : p->batch, p->ragged_q ? p->total_seqlen_q : p->max_seqlen_q,
+                               p->heads_q, dim}, p->ragged_q, written};
+  return shape;
+}
+
+/* k, v and, with dim 1, their scales. Appending writes them. */
+static tensor_shape kv_shape(const fa_attention_problem *p, int64_t dim, int written) {
+  tensor_shape shape = {{p->batch, p->max_seqlen_kv, p->heads_kv, dim}, p->ragged_kv, written};
+  if (p->page_size) shape.extents[0] = p->num_pages, shape.extents[1] = p->max_seqlen_kv ? p->page_size : 0;
+  if (p->ragged_kv) shape.extents[0] = 1, shape.extents[1] = p->max_seqlen_kv ? p->total_seqlen_kv : 0;
+  return shape;
+}
+
+/* Scores' companions, indexed (batch, head, query, key). */
+static tensor_shape score_shape(const fa_attention_problem *p) {
+  const tensor_shape shape = {{p->batch, p->max_seqlen_q, p->heads_q, p->max_seqlen_kv}, 0, 0};
+  return shape;
+}
+
+static tensor_shape new_shape(const fa_attention_problem *p, int64_t dim) {
+  const tensor_shape shape = {{p->batch, p->seqlen_new, p->heads_kv, dim}, 0, 0};
+  return shape;
+}
+
+/* Appending writes the scales it finds per token; heads may share one. */
+static fa_status check_scale(const fa_attention_problem *p, const char *name, const fa_tensor *scale) {
+  tensor_shape shape = kv_shape(p, 1, p->seqlen_new && scale->stride_seq != 0);
+  if (shape.written && scale->stride_head == 0) shape.extents[2] = 1;
+  return check_tensor(name, scale, shape);
+}
+
+static fa_status check_lse(const fa_attention_problem *p, const fa_attention_args *a) {
+  const tensor_shape rows = q_shape(p, 1, 1);
+  const int64_t extents[4] = {rows.extents[0], rows.extents[2], rows.extents[1], 1};
+  const int64_t strides[4] = {p->ragged_q ? 0 : a->lse_stride_batch, a->lse_stride_head, 1, 1};
+  if (extents[2] == 0) return FA_OK;
+  CHECK(check_pointer("lse", a->lse, 1));
+  CHECK(check_stride("lse_stride_batch", strides[0]));
+  CHECK(check_stride("lse_stride_head", strides[1]));
+  CHECK(check_reach("lse", extents, strides));
+  return check_no_overlap("lse", extents, strides);
+}
+
+static fa_status check_page_table(const fa_attention_problem *p, const fa_attention_args *a) {
+  const int64_t slots = fa_ceil_div(p->max_seqlen_kv, p->page_size);
+  CHECK(check_pointer("page_table", a->page_table, slots > 0));
+  if (a->page_table_stride >= slots || p->batch == 1) return check_stride("page_table_stride", a->page_table_stride);
+  return fa_fail(FA_ERROR_ARGUMENT, "page_table_stride is %lld; max_seqlen_kv %lld needs %lld pages a sequence",
+                 (ll)a->page_table_stride, (ll)p->max_seqlen_kv, (ll)slots);
 }
 
 fa_status fa_check_args(const fa_attention_problem *p, const fa_attention_args *a) {
-  const int64_t rows_q = p->ragged_q ? p->total_seqlen_q : p->max_seqlen_q;
-  const int64_t rows_kv = p->page_size ? p->num_pages : p->ragged_kv ? p->total_seqlen_kv : p->max_seqlen_kv;
-  CHECK(check_tensor("q", &a->q, rows_q > 0, p->ragged_q));
-  CHECK(check_tensor("o", &a->o, rows_q > 0, p->ragged_q));
-  CHECK(check_tensor("k", &a->k, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
-  CHECK(check_tensor("v", &a->v, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
+  CHECK(check_tensor("q", &a->q, q_shape(p, p->head_dim_qk, 0)));
+  CHECK(check_tensor("o", &a->o, q_shape(p, p->head_dim_v, 1)));
+  CHECK(check_tensor("k", &a->k, kv_shape(p, p->head_dim_qk, p->seqlen_new > 0)));
+  CHECK(check_tensor("v", &a->v, kv_shape(p, p->head_dim_v, p->seqlen_new > 0)));
   CHECK(check_pointer("alibi_slopes", a->alibi_slopes, p->has_alibi));
   CHECK(check_stride("alibi_stride_batch", p->has_alibi ? a->alibi_stride_batch : 0));
   CHECK(check_pointer("sinks", a->sinks, p->has_sinks));
-  CHECK(check_tensor("bias", &a->bias, p->has_bias && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0, 0));
-  CHECK(check_tensor("mask", &a->mask, p->has_mask && p->max_seqlen_q > 0 && p->max_seqlen_kv > 0, 0));
+  if (p->has_bias) CHECK(check_tensor("bias", &a->bias, score_shape(p)));
+  if (p->has_mask) CHECK(check_tensor("mask", &a->mask, score_shape(p)));
   CHECK(check_pointer("cu_seqlens_q", a->cu_seqlens_q, p->ragged_q));
   CHECK(check_pointer("cu_seqlens_kv", a->cu_seqlens_kv, p->ragged_kv));
   CHECK(check_pointer("seqlens_kv", a->seqlens_kv, p->has_seqlens_kv));
-  if (p->page_size) {
-    const int64_t slots = fa_ceil_div(p->max_seqlen_kv, p->page_size);
-    CHECK(check_pointer("page_table", a->page_table, slots > 0));
-    if (a->page_table_stride < slots && p->batch > 1)
-      return fa_fail(FA_ERROR_ARGUMENT, "page_table_stride is %lld; max_seqlen_kv %lld needs %lld pages a sequence",
-                     (ll)a->page_table_stride, (ll)p->max_seqlen_kv, (ll)slots);
-  }
-  if (p->seqlen_new) {
-    CHECK(check_tensor("k_new", &a->k_new, 1, 0));
-    CHECK(check_tensor("v_new", &a->v_new, 1, 0));
-  }
-  if (p->rotary_dim) {
-    CHECK(check_pointer("rotary_cos", a->rotary_cos, 1));
-    CHECK(check_pointer("rotary_sin", a->rotary_sin, 1));
-  }
+  if (p->page_size) CHECK(check_page_table(p, a));
+  CHECK(check_tensor("k_new", &a->k_new, new_shape(p, p->head_dim_qk)));
+  CHECK(check_tensor("v_new", &a->v_new, new_shape(p, p->head_dim_v)));
+  CHECK(check_pointer("rotary_cos", a->rotary_cos, p->rotary_dim > 0));
+  CHECK(check_pointer("rotary_sin", a->rotary_sin, p->rotary_dim > 0));
   if (p->kv_dtype != p->dtype) {
-    CHECK(check_tensor("k_scale", &a->k_scale, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
-    CHECK(check_tensor("v_scale", &a->v_scale, rows_kv > 0 && p->max_seqlen_kv > 0, p->ragged_kv));
+    CHECK(check_scale(p, "k_scale", &a->k_scale));
+    CHECK(check_scale(p, "v_scale", &a->v_scale));
   }
-  if (rows_q == 0) return FA_OK;
-
-  const int64_t batch = p->ragged_q ? 1 : p->batch;
-  const int64_t o_extents[4] = {batch, rows_q, p->heads_q, p->head_dim_v};
-  const int64_t o_strides[4] = {p->ragged_q ? 0 : a->o.stride_batch, a->o.stride_seq, a->o.stride_head, 1};
-  CHECK(check_no_overlap("o", o_extents, o_strides));
-  if (p->has_lse) {
-    CHECK(check_pointer("lse", a->lse, 1));
-    CHECK(check_stride("lse_stride_batch", p->ragged_q ? 0 : a->lse_stride_batch));
-    CHECK(check_stride("lse_stride_head", a->lse_stride_head));
-    const int64_t lse_extents[4] = {batch, p->heads_q, rows_q, 1};
-    const int64_t lse_strides[4] = {p->ragged_q ? 0 : a->lse_stride_batch, a->lse_stride_head, 1, 1};
-    CHECK(check_no_overlap("lse", lse_extents, lse_strides));
-  }
-  return FA_OK;
+  return p->has_lse ? check_lse(p, a) : FA_OK;
 }
 
 /* --------------------------------------------------------------------- lengths */

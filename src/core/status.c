@@ -13,6 +13,8 @@ fa_status fa_fail(fa_status status, const char *format, ...) {
   return status;
 }
 
+void fa_forget_error(void) { last_error[0] = '\0'; }
+
 const char *fa_last_error(void) { return last_error; }
 
 const char *fa_status_name(fa_status status) {

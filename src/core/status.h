@@ -9,4 +9,7 @@
  * The line says what was given, what is allowed and, where it is not obvious, what to do. No newline. */
 fa_status fa_fail(fa_status status, const char *format, ...) __attribute__((format(printf, 2, 3), cold));
 
+/* Empties the line again, where a failure inside the library was dealt with there. */
+void fa_forget_error(void);
+
 #endif

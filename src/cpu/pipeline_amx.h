@@ -23,7 +23,6 @@
 
 #define FA_SUB_ROWS 32
 #define FA_CHUNK_KEYS 32
-#define FA_MAX_CHUNKS 8
 
 typedef struct fa_amx_shape {
   int qk_steps;    /* ceil(head_dim_qk / 32): products along d for one S^T tile */
@@ -65,7 +64,8 @@ typedef struct fa_amx_pipeline {
   __m512 scale;      /* scale * log2(e), positive */
 } fa_amx_pipeline;
 
-/* 2^t with a relative error of 1e-4, a twentieth of a bf16 step: a cubic on [0, 1) and an exponent. */
+/* 2^t with a relative error of 1e-4, a twentieth of a bf16 step (lse is as good as that, absolutely): a cubic on
+ * [0, 1) and an exponent. */
 FA_AMX_INLINE __m512 fa_exp2_bf16(__m512 t) {
   const __m512 fraction = _mm512_reduce_ps(t, 1);
   __m512 p = _mm512_set1_ps(7.9204e-2f);
@@ -180,7 +180,8 @@ FA_AMX_INLINE void fa_amx_softmax_step(fa_amx_pipeline *w, const fa_amx_block *b
 }
 
 /* One iteration: scores and half-done softmax of `now`, the rest of the softmax and the output of `before`; either
- * NULL at the ends. Shape is a compile-time constant where it matters (see fa_amx_iterate). */
+ * NULL at the ends. Inlined with a constant shape for the head sizes that
+ * matter. */
 FA_AMX_INLINE void fa_amx_iterate_shape(fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before,
                                         int qk_steps, int units, int unit_chunks) {
   const int chunks = units * unit_chunks;

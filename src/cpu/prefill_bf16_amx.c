@@ -9,6 +9,8 @@
  * pipeline_amx.h.
  * Scratch a thread: packed K, V and Q, O in fp32, a 16 KB P ring and an 8 KB score ring (both live in L1).
  *
+ * The tile unit takes subnormal numbers (below 1.2e-38) as zero: far below the tolerance unless all of V is that small.
+ *
  * Bound: arithmetic; 4 S_q S_kv D_pad operations a head. Measured times: docs/performance.md, "AMX prefill". */
 #include "core/kernel_declarations.h"
 #include "cpu/pipeline_amx.h"

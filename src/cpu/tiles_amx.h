@@ -16,7 +16,6 @@
 #define FA_AMX_INLINE static inline __attribute__((always_inline))
 #define FA_TILE_BYTES 1024
 #define FA_TILE_FLOATS 256
-#define FA_TILE_BF16 512
 
 #define FA_TILE_LOAD(tile, address) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(address), "r"((int64_t)64) : "memory")

@@ -200,6 +200,11 @@ static void pointers(void **state) {
   assert_int_equal(fa_plan_create(*state, &p, NULL), FA_ERROR_ARGUMENT);
   fa_plan_destroy(NULL);
   assert_int_equal(fa_problem_features(NULL), 0);
+  fa_attention_problem older = FA_ATTENTION_PROBLEM_INIT; /* a caller whose struct ends before page_size */
+  older.causal = 1;
+  older.page_size = 64;
+  older.struct_size = offsetof(fa_attention_problem, page_size);
+  assert_int_equal(fa_problem_features(&older), FA_FEATURE_CAUSAL);
 }
 
 static void contexts(void **state) {

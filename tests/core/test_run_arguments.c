@@ -159,6 +159,11 @@ static void overlapping_outputs(void **state) {
   refused(s, FA_ERROR_ARGUMENT, "o ", "17592186044");
   s->args.page_table_stride = 1;
   refused(s, FA_ERROR_ARGUMENT, "page_table_stride", "1");
+  /* Appending writes the cache, so it is an output too. */
+  s->args.k.stride_batch = PAGE * HEADS * DIM - 1;
+  refused(s, FA_ERROR_ARGUMENT, "k overlaps", "31");
+  s->args.v.stride_seq = 0;
+  refused(s, FA_ERROR_ARGUMENT, "v overlaps", "0");
 }
 
 static void strides_that_are_not_read(void **state) {
