@@ -6,25 +6,18 @@
 #include <unistd.h>
 
 #include "cpu/baseline_onednn.h"
-#include "oneapi/dnnl/dnnl.h"
+#include "cpu/product_onednn.h"
 
 enum { LADDER = 160, FIRST_KEYS = 64, ROWS_AN_ITEM = 8, TOKENS_AN_ITEM = 64 };
 
-/* A product of three dense tensors; their addresses change from run to run. */
-typedef struct product {
-  dnnl_primitive_t primitive;
-  dnnl_memory_t source, weights, result, scratchpad;
-  size_t scratchpad_bytes;
-} product;
-
 typedef struct step {
   int64_t keys;
-  product scores, output;
+  fa_product scores, output;
 } step;
 
 /* Where things lie in the workspace. */
 typedef struct layout {
-  size_t scores, q, k, v, o, scratchpad, scratch, extra, bytes;
+  size_t scores, q, k, v, o, packed, scratchpad, scratch, extra, bytes;
 } layout;
 
 typedef struct baseline {
@@ -52,81 +45,19 @@ static dnnl_data_type_t type_of(fa_dtype dtype) {
   return dtype == FA_FLOAT32 ? dnnl_f32 : dtype == FA_FLOAT16 ? dnnl_f16 : dnnl_bf16;
 }
 
-typedef struct shape {
-  int64_t batch, rows, depth, columns;
-  int transposed; /* weights are [columns, depth] in memory */
-  float scale;
-} shape;
-
-static void destroy_product(product *m) {
-  if (m->source) dnnl_memory_destroy(m->source);
-  if (m->weights) dnnl_memory_destroy(m->weights);
-  if (m->result) dnnl_memory_destroy(m->result);
-  if (m->scratchpad) dnnl_memory_destroy(m->scratchpad);
-  if (m->primitive) dnnl_primitive_destroy(m->primitive);
-}
-
-static dnnl_status_t create_memory(dnnl_memory_t *memory, const_dnnl_memory_desc_t desc, dnnl_engine_t engine) {
-  return dnnl_memory_create(memory, desc, engine, DNNL_MEMORY_NONE);
-}
-
-/* The scale goes into the product's epilogue, on fp32 sums. */
-static dnnl_status_t create_attributes(dnnl_primitive_attr_t *attributes, float scale) {
-  dnnl_post_ops_t post_ops = NULL;
-  dnnl_status_t status = dnnl_primitive_attr_create(attributes);
-  if (status == dnnl_success) status = dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user);
-  if (status != dnnl_success || scale == 1.0f) return status;
-  status = dnnl_post_ops_create(&post_ops);
-  if (status == dnnl_success) status = dnnl_post_ops_append_eltwise(post_ops, dnnl_eltwise_linear, scale, 0.0f);
-  if (status == dnnl_success) status = dnnl_primitive_attr_set_post_ops(*attributes, post_ops);
-  if (post_ops) dnnl_post_ops_destroy(post_ops);
-  return status;
-}
-
-static dnnl_status_t create_product(product *m, dnnl_engine_t engine, dnnl_data_type_t type, const shape *s) {
-  const dnnl_dims_t source_dims = {s->batch, s->rows, s->depth}, weights_dims = {s->batch, s->depth, s->columns},
-                    result_dims = {s->batch, s->rows, s->columns};
-  const dnnl_dims_t source_strides = {s->rows * s->depth, s->depth, 1},
-                    result_strides = {s->rows * s->columns, s->columns, 1},
-                    weights_strides = {s->depth * s->columns, s->transposed ? 1 : s->columns,
-                                       s->transposed ? s->depth : 1};
-  dnnl_memory_desc_t source = NULL, weights = NULL, result = NULL;
-  dnnl_primitive_attr_t attributes = NULL;
-  dnnl_primitive_desc_t desc = NULL;
-  dnnl_status_t status = dnnl_memory_desc_create_with_strides(&source, 3, source_dims, type, source_strides);
-  if (status == dnnl_success) status = dnnl_memory_desc_create_with_strides(&weights, 3, weights_dims, type, weights_strides);
-  if (status == dnnl_success) status = dnnl_memory_desc_create_with_strides(&result, 3, result_dims, type, result_strides);
-  if (status == dnnl_success) status = create_attributes(&attributes, s->scale);
-  if (status == dnnl_success) status = dnnl_matmul_primitive_desc_create(&desc, engine, source, weights, NULL, result, attributes);
-  if (status == dnnl_success) status = dnnl_primitive_create(&m->primitive, desc);
-  if (status == dnnl_success) status = create_memory(&m->source, source, engine);
-  if (status == dnnl_success) status = create_memory(&m->weights, weights, engine);
-  if (status == dnnl_success) status = create_memory(&m->result, result, engine);
-  if (status == dnnl_success) {
-    const_dnnl_memory_desc_t scratchpad = dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
-    m->scratchpad_bytes = dnnl_memory_desc_get_size(scratchpad);
-    status = create_memory(&m->scratchpad, scratchpad, engine);
-  }
-  if (desc) dnnl_primitive_desc_destroy(desc);
-  if (attributes) dnnl_primitive_attr_destroy(attributes);
-  if (source) dnnl_memory_desc_destroy(source);
-  if (weights) dnnl_memory_desc_destroy(weights);
-  if (result) dnnl_memory_desc_destroy(result);
-  return status;
-}
-
 static dnnl_status_t create_step(baseline *w, const fa_plan *plan, int64_t keys, float scale) {
   const fa_attention_problem *p = &plan->problem;
   const dnnl_data_type_t type = type_of(p->dtype);
-  const shape scores = {w->pairs, w->rows, p->head_dim_qk, keys, 1, scale};
-  const shape output = {w->pairs, w->rows, keys, p->head_dim_v, 0, 1.0f};
+  const fa_product_shape scores = {w->pairs, w->rows, p->head_dim_qk, keys, 1, scale};
+  const fa_product_shape output = {w->pairs, w->rows, keys, p->head_dim_v, 0, 1.0f};
   step *s = &w->ladder[w->steps++];
   s->keys = keys;
-  const dnnl_status_t status = create_product(&s->scores, w->engine, type, &scores);
-  return status == dnnl_success ? create_product(&s->output, w->engine, type, &output) : status;
+  const dnnl_status_t status = fa_product_create(&s->scores, w->engine, type, &scores);
+  return status == dnnl_success ? fa_product_create(&s->output, w->engine, type, &output) : status;
 }
 
-/* 64, 80, 96, 112, 128, 160, ...: at most a quarter of a product is padding. One step where lengths are fixed. */
+/* 64, 80, 96, 112, 128, 160, ...: at most a quarter of a product is padding. One step where lengths are
+ * fixed. */
 static dnnl_status_t create_ladder(baseline *w, const fa_plan *plan, float scale) {
   const fa_attention_problem *p = &plan->problem;
   dnnl_status_t status = dnnl_success;
@@ -150,8 +81,9 @@ static size_t claim(layout *at, int64_t bytes) {
 static void lay_out(baseline *w, const fa_plan *plan, const fa_baseline_kind *kind) {
   const fa_attention_problem *p = &plan->problem;
   const int64_t size = (int64_t)fa_dtype_size(p->dtype), keys = p->max_seqlen_kv;
-  size_t scratchpad = 0;
+  size_t scratchpad = 0, packed = 0;
   for (int n = 0; n < w->steps; n++) {
+    if (w->ladder[n].scores.packed_bytes > packed) packed = w->ladder[n].scores.packed_bytes;
     if (w->ladder[n].scores.scratchpad_bytes > scratchpad) scratchpad = w->ladder[n].scores.scratchpad_bytes;
     if (w->ladder[n].output.scratchpad_bytes > scratchpad) scratchpad = w->ladder[n].output.scratchpad_bytes;
   }
@@ -161,6 +93,7 @@ static void lay_out(baseline *w, const fa_plan *plan, const fa_baseline_kind *ki
   at->k = claim(at, w->pairs * keys * p->head_dim_qk * size);
   at->v = claim(at, w->pairs * keys * p->head_dim_v * size);
   at->o = claim(at, w->pairs * w->rows * p->head_dim_v * size);
+  at->packed = claim(at, (int64_t)packed);
   at->scratchpad = claim(at, (int64_t)scratchpad);
   at->scratch = claim(at, plan->context->threads * fa_round_up(keys, 16) * 4);
   at->extra = claim(at, kind->extra_bytes(plan, w->pairs, w->rows));
@@ -180,17 +113,20 @@ static void choose_blocks(baseline *w, fa_plan *plan, const fa_baseline_kind *ki
     const double bytes = (double)w->pairs * (double)w->rows * (double)p->max_seqlen_kv * size +
                          (double)kind->extra_bytes(plan, w->pairs, w->rows);
     if (bytes <= cap || (w->pairs <= 1 && w->rows <= 1)) break;
-    if (w->pairs > 1) pair_blocks++;
-    else row_blocks = row_blocks * 2;
+    if (w->pairs > 1)
+      pair_blocks++;
+    else
+      row_blocks = row_blocks * 2;
   }
   if (pair_blocks * row_blocks == 1)
     snprintf(plan->reason, sizeof plan->reason, "%s attention, unfused: all %lld heads at once", kind->name,
              (long long)(p->batch * p->heads_q));
   else
-    snprintf(plan->reason, sizeof plan->reason, "%s attention, unfused: the scores do not fit %.1f GiB, so %lld of %lld "
-             "heads and %lld of %lld rows of a KV head at once", kind->name, cap / 0x1p30,
-             (long long)(w->pairs * plan->group), (long long)(p->batch * p->heads_q), (long long)w->rows,
-             (long long)all_rows);
+    snprintf(plan->reason, sizeof plan->reason,
+             "%s attention, unfused: the scores do not fit %.1f GiB, so %lld of %lld "
+             "heads and %lld of %lld rows of a KV head at once",
+             kind->name, cap / 0x1p30, (long long)(w->pairs * plan->group),
+             (long long)(p->batch * p->heads_q), (long long)w->rows, (long long)all_rows);
 }
 
 fa_status fa_baseline_prepare(fa_plan *plan, const fa_baseline_kind *kind) {
@@ -225,8 +161,8 @@ void fa_baseline_release(fa_plan *plan) {
   baseline *w = plan->kernel_data;
   if (!w) return;
   for (int n = 0; n < w->steps; n++) {
-    destroy_product(&w->ladder[n].scores);
-    destroy_product(&w->ladder[n].output);
+    fa_product_destroy(&w->ladder[n].scores);
+    fa_product_destroy(&w->ladder[n].output);
   }
   if (w->stream) dnnl_stream_destroy(w->stream);
   if (w->engine) dnnl_engine_destroy(w->engine);
@@ -259,11 +195,14 @@ static void gather_tokens_body(void *shared, fa_cpu_work *work, int thread) {
     const int64_t pair = block->pair + item / m->items, first = item % m->items * TOKENS_AN_ITEM;
     const int64_t b = pair / p->heads_kv, last = fa_min(first + TOKENS_AN_ITEM, block->keys);
     const int64_t seqlen = fa_cpu_seqlen_kv(block->plan, block->args, b);
-    const fa_cpu_tokens tokens = fa_cpu_tokens_of(block->plan, block->args, m->tensor, size, b, pair % p->heads_kv);
+    const fa_cpu_tokens tokens =
+        fa_cpu_tokens_of(block->plan, block->args, m->tensor, size, b, pair % p->heads_kv);
     char *to = m->dense + ((item / m->items) * block->keys + first) * (int64_t)bytes;
     for (int64_t j = first; j < last; j++, to += bytes) {
-      if (j < seqlen) memcpy(to, fa_cpu_token(&tokens, j), bytes);
-      else memset(to, 0, bytes);
+      if (j < seqlen)
+        memcpy(to, fa_cpu_token(&tokens, j), bytes);
+      else
+        memset(to, 0, bytes);
     }
   }
 }
@@ -280,8 +219,10 @@ static void gather_queries_body(void *shared, fa_cpu_work *work, int thread) {
       const fa_baseline_place at = fa_baseline_place_of(block->plan, block->pair + pair, block->row + r);
       const fa_cpu_rows rows = fa_cpu_q_rows(block->plan, block->args, m->tensor, at.b, at.h);
       char *to = m->dense + (pair * block->rows + r) * (int64_t)bytes;
-      if (at.i < fa_cpu_seqlen_q(block->plan, block->args, at.b)) memcpy(to, rows.data + at.i * rows.stride, bytes);
-      else memset(to, 0, bytes);
+      if (at.i < fa_cpu_seqlen_q(block->plan, block->args, at.b))
+        memcpy(to, rows.data + at.i * rows.stride, bytes);
+      else
+        memset(to, 0, bytes);
     }
   }
 }
@@ -299,8 +240,10 @@ static void scatter_output_body(void *shared, fa_cpu_work *work, int thread) {
       if (at.i >= fa_cpu_seqlen_q(block->plan, block->args, at.b)) continue;
       const fa_cpu_rows rows = fa_cpu_q_rows(block->plan, block->args, m->tensor, at.b, at.h);
       char *to = rows.data + at.i * rows.stride;
-      if (m->dense) memcpy(to, m->dense + (pair * block->rows + r) * (int64_t)bytes, bytes);
-      else memset(to, 0, bytes);
+      if (m->dense)
+        memcpy(to, m->dense + (pair * block->rows + r) * (int64_t)bytes, bytes);
+      else
+        memset(to, 0, bytes);
     }
   }
 }
@@ -312,7 +255,8 @@ static void move_rows(const fa_baseline_block *block, const fa_tensor *tensor, c
 }
 
 /* k or v of the block as the products want it. */
-static char *dense_tokens(const fa_baseline_block *block, const fa_tensor *t, char *room, int64_t dim, int whole) {
+static char *dense_tokens(const fa_baseline_block *block, const fa_tensor *t, char *room, int64_t dim,
+                          int whole) {
   const fa_attention_problem *p = &block->plan->problem;
   if (whole && is_dense(t, p->batch, p->heads_kv, block->keys, dim))
     return (char *)t->data + block->pair * block->keys * dim * (int64_t)fa_dtype_size(p->dtype);
@@ -366,17 +310,10 @@ void fa_baseline_rows_parallel(const fa_baseline_block *block, fa_baseline_pass 
 
 /* --------------------------------------------------------------------- running */
 
-static fa_status multiply(const baseline *w, const fa_plan *plan, const product *m, void *source, void *weights,
-                          void *result, void *scratchpad) {
-  const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, m->source},
-                                       {DNNL_ARG_WEIGHTS, m->weights},
-                                       {DNNL_ARG_DST, m->result},
-                                       {DNNL_ARG_SCRATCHPAD, m->scratchpad}};
-  dnnl_status_t status = dnnl_memory_set_data_handle(m->source, source);
-  if (status == dnnl_success) status = dnnl_memory_set_data_handle(m->weights, weights);
-  if (status == dnnl_success) status = dnnl_memory_set_data_handle(m->result, result);
-  if (status == dnnl_success) status = dnnl_memory_set_data_handle(m->scratchpad, scratchpad);
-  if (status == dnnl_success) status = dnnl_primitive_execute(m->primitive, w->stream, 4, arguments);
+static fa_status multiply(const baseline *w, const fa_plan *plan, const fa_product *m, char *source,
+                          char *weights, char *result, char *workspace) {
+  dnnl_status_t status = fa_product_run(m, w->stream, source, weights, result, workspace + w->at.packed,
+                                        workspace + w->at.scratchpad);
   if (status == dnnl_success) status = dnnl_stream_wait(w->stream);
   return status == dnnl_success ? FA_OK : failed(status, plan);
 }
@@ -417,15 +354,17 @@ static fa_status run_block(const baseline *w, fa_baseline_block *block, char *wo
   char *k = dense_tokens(block, &args->k, workspace + w->at.k, p->head_dim_qk, whole);
   char *v = dense_tokens(block, &args->v, workspace + w->at.v, p->head_dim_v, whole);
   char *q = workspace + w->at.q, *o = workspace + w->at.o;
-  if (rows_lie_dense(block, &args->q, p->head_dim_qk)) q = in_place(block, &args->q, p->head_dim_qk);
-  else move_rows(block, &args->q, q, p->head_dim_qk, block->rows, ROWS_AN_ITEM, gather_queries_body);
+  if (rows_lie_dense(block, &args->q, p->head_dim_qk))
+    q = in_place(block, &args->q, p->head_dim_qk);
+  else
+    move_rows(block, &args->q, q, p->head_dim_qk, block->rows, ROWS_AN_ITEM, gather_queries_body);
   const int o_in_place = rows_lie_dense(block, &args->o, p->head_dim_v);
   if (o_in_place) o = in_place(block, &args->o, p->head_dim_v);
 
-  fa_status status = multiply(w, plan, &s->scores, q, k, block->scores, workspace + w->at.scratchpad);
+  fa_status status = multiply(w, plan, &s->scores, q, k, block->scores, workspace);
   if (status != FA_OK) return status;
   kind->passes(block);
-  status = multiply(w, plan, &s->output, block->scores, v, o, workspace + w->at.scratchpad);
+  status = multiply(w, plan, &s->output, block->scores, v, o, workspace);
   if (status == FA_OK && !o_in_place)
     move_rows(block, &args->o, o, p->head_dim_v, block->rows, ROWS_AN_ITEM, scatter_output_body);
   return status;

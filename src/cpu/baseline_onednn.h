@@ -1,17 +1,18 @@
-/* What `standard` and `eager` share: the two matrix products of unfused attention by oneDNN, over all heads at once,
- *   S = scale * Q K^T   [pairs, rows, keys]        O = P V   [pairs, rows, head_dim_v]
- * with everything of problem.dtype and sums in fp32. Between the products the baseline does its own passes over S.
+/* What `standard` and `eager` share: the two matrix products of unfused attention by oneDNN, over all heads
+ * at once, S = scale * Q K^T   [pairs, rows, keys]        O = P V   [pairs, rows, head_dim_v] with everything
+ * of problem.dtype and sums in fp32. Between the products the baseline does its own passes over S.
  *
- * A pair is (batch entry, KV head); its rows are the queries of all query heads of the group, one head after another,
- * so that grouped-query attention needs no copy of K and V. Where all scores do not fit the memory cap, a run goes
- * over blocks of pairs, and over blocks of rows of one pair where even that does not fit.
+ * A pair is (batch entry, KV head); its rows are the queries of all query heads of the group, one head after
+ * another, so that grouped-query attention needs no copy of K and V. Where all scores do not fit the memory
+ * cap, a run goes over blocks of pairs, and over blocks of rows of one pair where even that does not fit.
  *
- * oneDNN wants dense operands, so q, k, v that are not are first copied; paged and ragged tensors are gathered that
- * way, tokens behind a sequence's end becoming zeros (a product reads them: NaN times 0 is NaN). For the same reason
- * a NaN or infinity in a key or value that a mask leaves out does spread, as in any unfused attention.
+ * oneDNN wants dense operands, so q, k, v that are not are first copied; paged and ragged tensors are
+ * gathered that way, tokens behind a sequence's end becoming zeros (a product reads them: NaN times 0 is
+ * NaN). For the same reason a NaN or infinity in a key or value that a mask leaves out does spread, as in any
+ * unfused attention.
  *
- * Lengths below the plan's maxima: products exist for a ladder of key counts and a run takes the smallest that does.
- * A plan's products share their arguments, so runs of one plan by several threads take turns. */
+ * Lengths below the plan's maxima: products exist for a ladder of key counts and a run takes the smallest
+ * that does. A plan's products share their arguments, so runs of one plan by several threads take turns. */
 #ifndef FA_CPU_BASELINE_ONEDNN_H
 #define FA_CPU_BASELINE_ONEDNN_H
 
@@ -54,7 +55,8 @@ static inline fa_baseline_place fa_baseline_place_of(const fa_plan *plan, int64_
   return place;
 }
 
-/* Calls `pass` for every row of the block that is a query of its sequence, spread over the context's threads. */
+/* Calls `pass` for every row of the block that is a query of its sequence, spread over the context's threads.
+ */
 typedef void (*fa_baseline_pass)(const fa_baseline_block *block, fa_baseline_place place, int64_t index,
                                  const fa_score_rules *rules, float *scratch);
 void fa_baseline_rows_parallel(const fa_baseline_block *block, fa_baseline_pass pass);

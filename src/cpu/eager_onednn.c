@@ -1,22 +1,23 @@
 /* Attention as a framework runs it unfused, each step a pass over all of S:
- *   S = Q K^T in the input type (oneDNN, all heads at once); S *= scale; S = softcap * tanh(S / softcap) if any;
- *   S += mask, an additive S_q x S_kv tensor of the input type, built once a run, one a batch entry and broadcast over
- *   heads; with ALiBi, bias or a boolean mask, one a head. Left out where nothing is masked, as frameworks do;
- *   P32 = softmax(S) in fp32; P = P32 cast to the input type (fp32 needs no cast: P32 is P's place);
- *   O = P V (oneDNN). */
+ *   S = Q K^T in the input type (oneDNN, all heads at once); S *= scale; S = softcap * tanh(S / softcap) if
+ * any; S += mask, an additive S_q x S_kv tensor of the input type, built once a run, one a batch entry and
+ * broadcast over heads; with ALiBi, bias or a boolean mask, one a head. Left out where nothing is masked, as
+ * frameworks do; P32 = softmax(S) in fp32; P = P32 cast to the input type (fp32 needs no cast: P32 is P's
+ * place); O = P V (oneDNN). */
 #include "core/kernel_declarations.h"
 #include "cpu/baseline_onednn.h"
 
 static int masks_anything(const fa_attention_problem *p) {
-  return p->causal || p->window_left >= 0 || p->window_right >= 0 || p->has_alibi || p->has_bias || p->has_mask ||
-         p->ragged_q || p->ragged_kv || p->has_seqlens_kv;
+  return p->causal || p->window_left >= 0 || p->window_right >= 0 || p->has_alibi || p->has_bias ||
+         p->has_mask || p->ragged_q || p->ragged_kv || p->has_seqlens_kv;
 }
 
 static int mask_per_head(const fa_attention_problem *p) { return p->has_alibi || p->has_bias || p->has_mask; }
 
 /* P32 first, then the mask. */
 static int64_t wide_bytes(const fa_plan *plan, int64_t pairs, int64_t rows) {
-  return plan->problem.dtype == FA_FLOAT32 ? 0 : fa_round_up(pairs * rows * plan->problem.max_seqlen_kv * 4, 64);
+  return plan->problem.dtype == FA_FLOAT32 ? 0
+                                           : fa_round_up(pairs * rows * plan->problem.max_seqlen_kv * 4, 64);
 }
 
 static int64_t extra_bytes(const fa_plan *plan, int64_t pairs, int64_t rows) {
@@ -50,8 +51,8 @@ static void build_mask(const fa_baseline_block *block, fa_baseline_place at, int
   block->passes->mask(p->dtype, mask_row(block, at, index), block->keys, &additive, at.i, scratch);
 }
 
-static void scale(const fa_baseline_block *block, fa_baseline_place at, int64_t index, const fa_score_rules *rules,
-                  float *scratch) {
+static void scale(const fa_baseline_block *block, fa_baseline_place at, int64_t index,
+                  const fa_score_rules *rules, float *scratch) {
   (void)at, (void)rules, (void)scratch;
   const fa_attention_problem *p = &block->plan->problem;
   block->passes->scale(p->dtype, score_row(block, index), block->keys, p->scale);
@@ -67,7 +68,8 @@ static void softcap(const fa_baseline_block *block, fa_baseline_place at, int64_
 static void add_mask(const fa_baseline_block *block, fa_baseline_place at, int64_t index,
                      const fa_score_rules *rules, float *scratch) {
   (void)rules, (void)scratch;
-  block->passes->add(block->plan->problem.dtype, score_row(block, index), mask_row(block, at, index), block->keys);
+  block->passes->add(block->plan->problem.dtype, score_row(block, index), mask_row(block, at, index),
+                     block->keys);
 }
 
 static float *wide_row(const fa_baseline_block *block, int64_t index) {
@@ -80,15 +82,16 @@ static void softmax(const fa_baseline_block *block, fa_baseline_place at, int64_
   (void)rules, (void)scratch;
   const fa_attention_problem *p = &block->plan->problem;
   const float *sink = p->has_sinks ? &block->args->sinks[at.h] : NULL;
-  const float lse =
-      block->passes->softmax_wide(p->dtype, score_row(block, index), wide_row(block, index), block->keys, sink);
+  const float lse = block->passes->softmax_wide(p->dtype, score_row(block, index), wide_row(block, index),
+                                                block->keys, sink);
   if (p->has_lse) fa_cpu_lse_row(block->plan, block->args, at.b, at.h)[at.i] = lse;
 }
 
-static void narrow(const fa_baseline_block *block, fa_baseline_place at, int64_t index, const fa_score_rules *rules,
-                   float *scratch) {
+static void narrow(const fa_baseline_block *block, fa_baseline_place at, int64_t index,
+                   const fa_score_rules *rules, float *scratch) {
   (void)at, (void)rules, (void)scratch;
-  block->passes->narrow(block->plan->problem.dtype, score_row(block, index), wide_row(block, index), block->keys);
+  block->passes->narrow(block->plan->problem.dtype, score_row(block, index), wide_row(block, index),
+                        block->keys);
 }
 
 static void passes(const fa_baseline_block *block) {
@@ -106,7 +109,8 @@ static const fa_baseline_kind eager = {"eager", 0, extra_bytes, passes};
 
 fa_status fa_eager_prepare(fa_plan *plan) { return fa_baseline_prepare(plan, &eager); }
 void fa_eager_release(fa_plan *plan) { fa_baseline_release(plan); }
-fa_status fa_eager_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
+fa_status fa_eager_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
+                       fa_stream stream) {
   (void)stream;
   return fa_baseline_run(plan, args, workspace, &eager);
 }

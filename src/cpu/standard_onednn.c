@@ -1,8 +1,8 @@
 /* Standard attention at its best:
- *   S = scale * Q K^T, written in the input type (oneDNN, all heads at once, the scale in the product's epilogue);
- *   one pass over S: mask (by index; no mask tensor for causal and window), softmax in fp32, P written in place;
- *   O = P V (oneDNN).
- * Bound: S is written once, read and written once more, read once: 4 S_q S_kv elements of memory traffic a head. */
+ *   S = scale * Q K^T, written in the input type (oneDNN, all heads at once, the scale in the product's
+ * epilogue); one pass over S: mask (by index; no mask tensor for causal and window), softmax in fp32, P
+ * written in place; O = P V (oneDNN). Bound: S is written once, read and written once more, read once: 4 S_q
+ * S_kv elements of memory traffic a head. */
 #include "core/kernel_declarations.h"
 #include "cpu/baseline_onednn.h"
 
@@ -26,7 +26,8 @@ static const fa_baseline_kind standard = {"standard", 1, no_extra, passes};
 
 fa_status fa_standard_prepare(fa_plan *plan) { return fa_baseline_prepare(plan, &standard); }
 void fa_standard_release(fa_plan *plan) { fa_baseline_release(plan); }
-fa_status fa_standard_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
+fa_status fa_standard_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
+                          fa_stream stream) {
   (void)stream;
   return fa_baseline_run(plan, args, workspace, &standard);
 }
