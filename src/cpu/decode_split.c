@@ -1,16 +1,16 @@
 /* The driver of every decode kernel.
  *
- * Level 1: each sequence's keys (those in the band) are cut into at most plan->kv_splits parts of equal length; the
- * count comes from the plan's maxima, the extents from the actual lengths, so that a plan for 256K tokens stays
- * balanced at 1K. Level 2: chunks of FA_DECODE_KEYS keys.
- * Item: one part of one sequence for a block of KV heads. Where the heads of a token lie side by side (B,S,H,D) the
- * block is all heads, so that memory is read from end to end; where a head lies by itself (B,H,S,D) it is one.
- * The block changes no result.
- * A part leaves max, sum and the unnormalised o of each row in the workspace; the item that finishes last among those
- * of a sequence and head block joins them, in order. A sequence of one part is written directly.
+ * Level 1: each sequence's keys (those in the band) are cut into at most plan->kv_splits parts of equal
+ * length; the count comes from the plan's maxima, the extents from the actual lengths, so that a plan for
+ * 256K tokens stays balanced at 1K. Level 2: chunks of FA_DECODE_KEYS keys. Item: one part of one sequence
+ * for a block of KV heads. Where the heads of a token lie side by side (B,S,H,D) the block is all heads, so
+ * that memory is read from end to end; where a head lies by itself (B,H,S,D) it is one. The block changes no
+ * result. A part leaves max, sum and the unnormalised o of each row in the workspace; the item that finishes
+ * last among those of a sequence and head block joins them, in order. A sequence of one part is written
+ * directly.
  *
  * Scratch, of each thread, in the workspace: q and o [heads, rows, padded dim] fp32, one tile, row pointers.
- * Bound: reading K and V once. Measured results: docs/performance.md. */
+ * Bound: reading K and V once. Measured results: the kernels' files and docs/performance.md. */
 #include "cpu/decode_split.h"
 
 #include <math.h>
@@ -29,8 +29,8 @@ typedef struct task {
   const fa_attention_args *args;
   const fa_decode_isa *isa;
   int64_t q_stride, o_stride;
-  int64_t block;  /* KV heads an item */
-  int64_t blocks; /* items that share a part */
+  int64_t block;     /* KV heads an item */
+  int64_t blocks;    /* items that share a part */
   int32_t *finished; /* [batch, blocks]: parts done */
   fa_part *parts;    /* [batch, splits, heads_q, max_seqlen_q] */
   float *o;          /* [batch, splits, heads_q, max_seqlen_q, o_stride] */
@@ -46,8 +46,10 @@ typedef struct scratch {
 } scratch;
 
 static int64_t most_heads(const fa_attention_problem *p) {
-  const int64_t padded = fa_round_up(p->head_dim_qk, FA_DECODE_PAD) + fa_round_up(p->head_dim_v, FA_DECODE_PAD);
-  const int64_t bytes = p->heads_q / p->heads_kv * fa_max(p->max_seqlen_q, 1) * padded * (int64_t)sizeof(float);
+  const int64_t padded =
+      fa_round_up(p->head_dim_qk, FA_DECODE_PAD) + fa_round_up(p->head_dim_v, FA_DECODE_PAD);
+  const int64_t bytes =
+      p->heads_q / p->heads_kv * fa_max(p->max_seqlen_q, 1) * padded * (int64_t)sizeof(float);
   return fa_min(fa_max(SCRATCH_GOAL / bytes, 1), p->heads_kv);
 }
 
@@ -56,14 +58,14 @@ static int64_t lay_out_scratch(const fa_plan *plan, char *base, scratch *s) {
   const fa_attention_problem *p = &plan->problem;
   const int64_t heads = most_heads(p) * plan->group, rows = heads * fa_max(p->max_seqlen_q, 1);
   int64_t at = 0;
-#define TAKE(field, type, count)                                         \
-  do {                                                                   \
-    if (base) s->field = (type *)(void *)(base + at);                    \
-    at = fa_round_up(at + (int64_t)sizeof(type) * (count), 64);          \
+#define TAKE(field, type, count)                                \
+  do {                                                          \
+    if (base) s->field = (type *)(void *)(base + at);           \
+    at = fa_round_up(at + (int64_t)sizeof(type) * (count), 64); \
   } while (0)
-  TAKE(q, float, rows * fa_round_up(p->head_dim_qk, FA_DECODE_PAD));
-  TAKE(o, float, rows * fa_round_up(p->head_dim_v, FA_DECODE_PAD));
-  TAKE(tile, float, FA_DECODE_TILE * FA_DECODE_KEYS);
+  TAKE(q, float, rows *fa_round_up(p->head_dim_qk, FA_DECODE_PAD));
+  TAKE(o, float, rows *fa_round_up(p->head_dim_v, FA_DECODE_PAD));
+  TAKE(tile, float, FA_DECODE_TILE *FA_DECODE_KEYS);
   TAKE(scales, float, 2 * FA_DECODE_KEYS);
   TAKE(weights, float, plan->kv_splits);
   TAKE(parts, fa_part, rows);
@@ -120,10 +122,12 @@ typedef struct span {
 static span span_of(const fa_plan *plan, const fa_attention_args *args, int64_t b) {
   const fa_attention_problem *p = &plan->problem;
   const int64_t seqlen_q = fa_cpu_seqlen_q(plan, args, b), seqlen_kv = fa_cpu_seqlen_kv(plan, args, b);
-  span s = {fa_band_keys(fa_band_of(p, seqlen_q, seqlen_kv), 0, fa_max(seqlen_q, 1), seqlen_kv), seqlen_q, 1, 0};
+  span s = {fa_band_keys(fa_band_of(p, seqlen_q, seqlen_kv), 0, fa_max(seqlen_q, 1), seqlen_kv), seqlen_q, 1,
+            0};
   const int64_t keys = s.keys.end - s.keys.begin;
   if (keys == 0) return s;
-  const int64_t most = p->kv_splits ? plan->kv_splits : fa_min(plan->kv_splits, fa_ceil_div(keys, LEAST_PART));
+  const int64_t most =
+      p->kv_splits ? plan->kv_splits : fa_min(plan->kv_splits, fa_ceil_div(keys, LEAST_PART));
   s.length = fa_ceil_div(keys, most);
   if (!p->kv_splits) s.length = fa_round_up(s.length, FA_DECODE_KEYS);
   s.parts = fa_ceil_div(keys, s.length);
@@ -142,8 +146,8 @@ static void point_at(const fa_cpu_tokens *tokens, int64_t key, int64_t keys, con
   for (int64_t j = fa_max(keys, 0); keys > 0 && j < FA_DECODE_KEYS; ++j) rows[j] = rows[keys - 1];
 }
 
-static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_t head, int64_t key, int64_t keys,
-                        float *to) {
+static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_t head, int64_t key,
+                        int64_t keys, float *to) {
   const fa_cpu_tokens tokens = fa_cpu_tokens_of(t->plan, t->args, scale, sizeof(float), b, head);
   for (int64_t j = 0; j < FA_DECODE_KEYS; ++j)
     to[j] = *(const float *)(const void *)fa_cpu_token(&tokens, key + fa_min(j, keys - 1));
@@ -152,14 +156,16 @@ static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_
 /* Query heads whose rows make up a tile. */
 static int64_t tile_heads(int64_t queries) { return fa_max(FA_DECODE_TILE / queries, 1); }
 
-/* One chunk of one KV head: `head` counts within the block, rows are worked on in tiles of whole query heads. */
-static void work_chunk(const task *t, const fa_decode_isa *isa, fa_decode_chunk *chunk, int64_t head, int64_t queries,
-                       const scratch *s) {
+/* One chunk of one KV head: `head` counts within the block, rows are worked on in tiles of whole query heads.
+ */
+static void work_chunk(const task *t, const fa_decode_isa *isa, fa_decode_chunk *chunk, int64_t head,
+                       int64_t queries, const scratch *s) {
   const int64_t group = t->plan->group, step = tile_heads(queries);
   for (int64_t g = 0; g < group; g += step) {
     const int64_t row = (head * group + g) * queries, rows = fa_min(step, group - g) * queries;
     isa->scores(chunk, s->q + row * t->q_stride, rows, s->tile);
-    isa->weigh(chunk, s->rules + head * group + g, queries, rows, s->tile, s->parts + row, s->o + row * t->o_stride);
+    isa->weigh(chunk, s->rules + head * group + g, queries, rows, s->tile, s->parts + row,
+               s->o + row * t->o_stride);
     isa->accumulate(chunk, s->tile, rows, s->o + row * t->o_stride);
   }
 }
@@ -249,7 +255,7 @@ static void write_row(const task *t, int64_t b, int64_t head_q, int64_t i, const
   const fa_attention_problem *p = &t->plan->problem;
   const fa_cpu_rows rows = fa_cpu_q_rows(t->plan, t->args, &t->args->o, b, head_q);
   char *to = rows.data + i * rows.stride;
-  for (int64_t d = 0; d < p->head_dim_v; ++d) fa_store_float(to, d, o[d], p->dtype);
+  fa_store_row(to, o, p->head_dim_v, p->dtype);
   if (p->has_lse) fa_cpu_lse_row(t->plan, t->args, b, head_q)[i] = lse;
 }
 
@@ -259,8 +265,8 @@ static int64_t part_row(const task *t, int64_t b, int64_t part, int64_t head_q, 
 }
 
 /* parts of this row lie `stride` rows apart, in o too. */
-static void join_row(const task *t, int64_t b, int64_t head_q, int64_t i, const fa_part *parts, const float *o,
-                     int64_t count, int64_t stride, float *weights) {
+static void join_row(const task *t, int64_t b, int64_t head_q, int64_t i, const fa_part *parts,
+                     const float *o, int64_t count, int64_t stride, float *weights) {
   const fa_attention_problem *p = &t->plan->problem;
   const float *sink = p->has_sinks ? t->args->sinks + head_q : NULL;
   const float lse = fa_cpu_join_parts(parts, count, stride, sink, weights);
@@ -283,8 +289,10 @@ static void finish_rows(const task *t, const fa_decode_isa *isa, int64_t b, int6
       fa_part *mine = s->parts + row;
       if (mine->sum != mine->sum) mine->max = NAN; /* so that it does not pass for empty */
       isa->store_o(to, s->o + row * t->o_stride, p->head_dim_v, p->kv_dtype);
-      if (is_alone) join_row(t, b, h, i, mine, to, 1, 1, s->weights);
-      else t->parts[part_row(t, b, part, h, i)] = *mine;
+      if (is_alone)
+        join_row(t, b, h, i, mine, to, 1, 1, s->weights);
+      else
+        t->parts[part_row(t, b, part, h, i)] = *mine;
     }
   }
 }
@@ -311,7 +319,8 @@ static void work_item(const task *t, int64_t item, const scratch *s) {
 
   const fa_decode_isa *isa = t->isa;
   work_part(t, isa, b, first, heads, keys, span_b.queries, s);
-  /* A vector loop multiplies masked keys by 0, and 0 * NaN is NaN: what is not finite is done again, exactly. */
+  /* A vector loop multiplies masked keys by 0, and 0 * NaN is NaN: what is not finite is done again, exactly.
+   */
   if (isa != &fa_decode_isa_c && !is_finite(s->o, heads * rows * t->o_stride)) {
     isa = &fa_decode_isa_c;
     work_part(t, isa, b, first, heads, keys, span_b.queries, s);
@@ -362,8 +371,10 @@ fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void
     parts += s.parts;
   }
   const int64_t threads = fa_max(fa_min(plan->context->threads, bytes / THREAD_BYTES), 1);
-  if (heads_interleave(&args->k, p->heads_kv) && heads_interleave(&args->v, p->heads_kv)) t.block = most_heads(p);
-  while (t.block > 1 && parts * fa_ceil_div(p->heads_kv, t.block) < 4 * threads) t.block = fa_ceil_div(t.block, 2);
+  if (heads_interleave(&args->k, p->heads_kv) && heads_interleave(&args->v, p->heads_kv))
+    t.block = most_heads(p);
+  while (t.block > 1 && parts * fa_ceil_div(p->heads_kv, t.block) < 4 * threads)
+    t.block = fa_ceil_div(t.block, 2);
   t.blocks = fa_ceil_div(p->heads_kv, t.block);
   memset(t.finished, 0, (size_t)(p->batch * t.blocks) * sizeof *t.finished);
   fa_cpu_parallel((int)threads, p->batch * plan->kv_splits * t.blocks, body, &t);

@@ -1,8 +1,8 @@
 /* Split-KV decode: what the driver (decode_split.c) and the loops each instruction set writes (decode_c.c,
  * decode_avx2.c, decode_avx512.c) say to each other, and the softmax they share.
  *
- * At most FA_DECODE_ROWS queries a sequence meet a long cache, so everything is about reading K and V once: the
- * `group * queries` score rows that share a KV head are worked on together, a chunk of keys at a time.
+ * At most FA_DECODE_ROWS queries a sequence meet a long cache, so everything is about reading K and V once:
+ * the `group * queries` score rows that share a KV head are worked on together, a chunk of keys at a time.
  * Row r of a KV head is query r % queries of its query head r / queries. */
 #ifndef FA_CPU_DECODE_SPLIT_H
 #define FA_CPU_DECODE_SPLIT_H
@@ -12,16 +12,16 @@
 #include "cpu/score_rules.h"
 
 enum {
-  FA_DECODE_KEYS = 64,  /* keys a chunk (level 2): its scores stay in L1 */
-  FA_DECODE_TILE = 64,  /* score rows of one tile */
-  FA_DECODE_PAD = 32,   /* rows of q and o in scratch are padded to a multiple of this, with zeros */
+  FA_DECODE_KEYS = 64, /* keys a chunk (level 2): its scores stay in L1 */
+  FA_DECODE_TILE = 64, /* score rows of one tile */
+  FA_DECODE_PAD = 32,  /* rows of q and o in scratch are padded to a multiple of this, with zeros */
   FA_DECODE_MAX_DIM = 576
 };
 
-/* What the next chunk will need, K then V, fetched in address order a few lines at a time while this chunk is worked
- * on, whatever the order of that work is. A core has some 16 misses in flight and needs them all, all the time: so
- * the lines are spread evenly over the time the loops take (sixteenths, measured), and a burst or a pause costs
- * bandwidth. The hardware prefetchers alone lose the thread where heads interleave. */
+/* What the next chunk will need, K then V, fetched in address order a few lines at a time while this chunk is
+ * worked on, whatever the order of that work is. A core has some 16 misses in flight and needs them all, all
+ * the time: so the lines are spread evenly over the time the loops take (sixteenths, measured), and a burst
+ * or a pause costs bandwidth. The hardware prefetchers alone lose the thread where heads interleave. */
 typedef struct fa_decode_fetch {
   const char *const *rows; /* first byte of each token, all heads of the item included */
   int64_t row_bytes;
@@ -63,9 +63,10 @@ static inline void fa_decode_fetch_lines(fa_decode_fetch *fetch, int64_t lines) 
 /* Keys [key, key + keys) of one KV head, against all its score rows. */
 typedef struct fa_decode_chunk {
   int64_t key, keys;
-  const char *const *k; /* [FA_DECODE_KEYS] row of each key; behind `keys` the last one again, so that loops may */
-  const char *const *v; /* work in blocks */
-  int64_t k_offset, v_offset; /* bytes from there to this head */
+  const char *const
+      *k; /* [FA_DECODE_KEYS] row of each key; behind `keys` the last one again, so that loops may */
+  const char *const *v;           /* work in blocks */
+  int64_t k_offset, v_offset;     /* bytes from there to this head */
   const float *k_scale, *v_scale; /* [FA_DECODE_KEYS], or NULL */
   int64_t dim_qk, dim_v;
   int64_t q_stride, o_stride; /* elements between rows of q and of o in scratch */
@@ -74,8 +75,8 @@ typedef struct fa_decode_chunk {
   fa_decode_fetch *fetch;
 } fa_decode_chunk;
 
-/* The loops of one instruction set. tile: [rows <= FA_DECODE_TILE, FA_DECODE_KEYS]. The order of elements within a
- * row of q and o in scratch is the instruction set's own business. */
+/* The loops of one instruction set. tile: [rows <= FA_DECODE_TILE, FA_DECODE_KEYS]. The order of elements
+ * within a row of q and o in scratch is the instruction set's own business. */
 typedef struct fa_decode_isa {
   /* A query row of problem.dtype to fp32, padded with zeros; keys will be of kv_dtype. */
   void (*load_q)(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype);
@@ -113,9 +114,9 @@ static inline float fa_decode_row_max(const float *row) {
   return lane[0];
 }
 
-/* In exact loops a key that is not kept weighs FA_DECODE_NOT_KEPT, which marks it, and one that is kept at least
- * FA_DECODE_LEAST, so that an infinity or NaN in its V arrives however far its score lies below the maximum; nothing
- * else can tell 1e-30 from 0. */
+/* In exact loops a key that is not kept weighs FA_DECODE_NOT_KEPT, which marks it, and one that is kept at
+ * least FA_DECODE_LEAST, so that an infinity or NaN in its V arrives however far its score lies below the
+ * maximum; nothing else can tell 1e-30 from 0. */
 #define FA_DECODE_NOT_KEPT (-1.0f)
 #define FA_DECODE_LEAST 1e-30f
 
@@ -127,7 +128,8 @@ static inline float fa_decode_row_exp(float *row, float reference, int is_exact)
       const float score = row[j + i], p = fa_exp_lane(score - reference);
       row[j + i] = p;
       lane[i] += p;
-      if (is_exact && p < FA_DECODE_LEAST) row[j + i] = score == -INFINITY ? FA_DECODE_NOT_KEPT : FA_DECODE_LEAST;
+      if (is_exact && p < FA_DECODE_LEAST)
+        row[j + i] = score == -INFINITY ? FA_DECODE_NOT_KEPT : FA_DECODE_LEAST;
     }
   }
   for (int half = FA_DECODE_LANES / 2; half > 0; half /= 2)
@@ -154,8 +156,8 @@ static inline void fa_decode_add(float *restrict sum, const float *restrict o, f
   for (int64_t d = 0; d < dim; ++d) sum[d] += weight * o[d];
 }
 
-/* Scores to weights: scale, rules (one set a query head), masks, then the running maximum and sum of each row in
- * parts; o of a row is rescaled when its maximum rises. */
+/* Scores to weights: scale, rules (one set a query head), masks, then the running maximum and sum of each row
+ * in parts; o of a row is rescaled when its maximum rises. */
 static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries,
                                    int64_t rows, float *tile, fa_part *parts, float *o, int is_exact) {
   const int64_t keys = chunk->keys;

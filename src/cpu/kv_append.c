@@ -1,13 +1,15 @@
-/* Appending new tokens to the KV cache, with rotary position embedding, before attention runs over all of them.
+/* Appending new tokens to the KV cache, with rotary position embedding, before attention runs over all of
+ * them.
  *
- *   x'[a] = x[a] cos - x[b] sin,  x'[b] = x[b] cos + x[a] sin   for the pairs (a, b) of the first rotary_dim elements:
- *   (d, d + rotary_dim / 2), or interleaved (2d, 2d + 1), with cos and sin of row `position`, column d.
+ *   x'[a] = x[a] cos - x[b] sin,  x'[b] = x[b] cos + x[a] sin   for the pairs (a, b) of the first rotary_dim
+ * elements: (d, d + rotary_dim / 2), or interleaved (2d, 2d + 1), with cos and sin of row `position`, column
+ * d.
  *
- * k_new, v_new: [batch, seqlen_new, heads_kv, dim] of dtype. Token t of entry b goes to slot seqlens_kv[b] + t of the
- * cache (dense or paged) of kv_dtype, k rotated at that position in fp32 and rounded once. q: rotated at
- * S_kv - S_q + i into the workspace, in dtype.
- * One item is a token (all its KV heads, so that a scale they share is computed once) or a query row of all heads.
- * Scratch: two rows of fp32 on the stack. Bound: reading and writing the new tokens once. */
+ * k_new, v_new: [batch, seqlen_new, heads_kv, dim] of dtype. Token t of entry b goes to slot seqlens_kv[b] +
+ * t of the cache (dense or paged) of kv_dtype, k rotated at that position in fp32 and rounded once. q:
+ * rotated at S_kv - S_q + i into the workspace, in dtype. One item is a token (all its KV heads, so that a
+ * scale they share is computed once) or a query row of all heads. Scratch: two rows of fp32 on the stack.
+ * Bound: reading and writing the new tokens once. */
 #include "cpu/kv_append.h"
 
 #include <math.h>
@@ -19,20 +21,6 @@ typedef struct append_task {
   const fa_attention_args *args;
   char *rotated_q; /* [rows, heads_q, head_dim_qk]; NULL: nothing to rotate */
 } append_task;
-
-static void load_row(float *row, const char *data, int64_t dim, fa_dtype dtype) {
-  const uint16_t *half = (const uint16_t *)(const void *)data;
-  if (dtype == FA_FLOAT32) memcpy(row, data, (size_t)dim * sizeof *row);
-  else if (dtype == FA_BFLOAT16) for (int64_t d = 0; d < dim; ++d) row[d] = fa_bf16_to_float(half[d]);
-  else for (int64_t d = 0; d < dim; ++d) row[d] = fa_f16_to_float(half[d]);
-}
-
-static void store_row(char *data, const float *row, int64_t dim, fa_dtype dtype) {
-  uint16_t *half = (uint16_t *)(void *)data;
-  if (dtype == FA_FLOAT32) memcpy(data, row, (size_t)dim * sizeof *row);
-  else if (dtype == FA_BFLOAT16) for (int64_t d = 0; d < dim; ++d) half[d] = fa_bf16_from_float(row[d]);
-  else for (int64_t d = 0; d < dim; ++d) half[d] = fa_f16_from_float(row[d]);
-}
 
 static void rotate(const append_task *task, float *row, int64_t position) {
   const int64_t half = task->plan->problem.rotary_dim / 2;
@@ -61,8 +49,10 @@ static void quantise_row(char *data, const float *row, int64_t dim, fa_dtype dty
   const int usable = scale != 0.0f && isfinite(scale); /* else every value reads back as 0 or NaN anyway */
   for (int64_t d = 0; d < dim; ++d) {
     const float value = usable ? row[d] / scale : 0.0f;
-    if (dtype == FA_FP8_E4M3) ((uint8_t *)data)[d] = fa_fp8_from_float(value);
-    else ((int8_t *)data)[d] = (int8_t)(value != value ? 0.0f : rintf(fminf(fmaxf(value, -127.0f), 127.0f)));
+    if (dtype == FA_FP8_E4M3)
+      ((uint8_t *)data)[d] = fa_fp8_from_float(value);
+    else
+      ((int8_t *)data)[d] = (int8_t)(value != value ? 0.0f : rintf(fminf(fmaxf(value, -127.0f), 127.0f)));
   }
 }
 
@@ -75,23 +65,25 @@ typedef struct token_source {
   int is_rotated;
 } token_source;
 
-static void fresh_row(const append_task *task, const token_source *s, float *row, int64_t b, int64_t t, int64_t h,
-                      int64_t position) {
+static void fresh_row(const append_task *task, const token_source *s, float *row, int64_t b, int64_t t,
+                      int64_t h, int64_t position) {
   const fa_dtype dtype = task->plan->problem.dtype;
   const int64_t at = b * s->fresh->stride_batch + t * s->fresh->stride_seq + h * s->fresh->stride_head;
-  load_row(row, (const char *)s->fresh->data + at * (int64_t)fa_dtype_size(dtype), s->dim, dtype);
+  fa_load_row(row, (const char *)s->fresh->data + at * (int64_t)fa_dtype_size(dtype), s->dim, dtype);
   if (s->is_rotated) rotate(task, row, position);
 }
 
-static char *slot_of(const append_task *task, const fa_tensor *tensor, size_t element_bytes, int64_t b, int64_t h,
-                     int64_t position) {
+static char *slot_of(const append_task *task, const fa_tensor *tensor, size_t element_bytes, int64_t b,
+                     int64_t h, int64_t position) {
   const fa_cpu_tokens tokens = fa_cpu_tokens_of(task->plan, task->args, tensor, element_bytes, b, h);
   return fa_cpu_token(&tokens, position);
 }
 
 /* A token's own scale maps its largest magnitude to the largest value of the type; heads that share the scale
- * (stride_head 0) are looked at together. Scales that batch entries share cannot be one token's own: used as found. */
-static void store_scales(const append_task *task, const token_source *s, int64_t b, int64_t t, int64_t position) {
+ * (stride_head 0) are looked at together. Scales that batch entries share cannot be one token's own: used as
+ * found. */
+static void store_scales(const append_task *task, const token_source *s, int64_t b, int64_t t,
+                         int64_t position) {
   const fa_attention_problem *p = &task->plan->problem;
   const int is_shared_by_batch = !p->page_size && s->scale->stride_batch == 0 && p->batch > 1;
   if (s->scale->stride_seq == 0 || is_shared_by_batch) return;
@@ -116,7 +108,8 @@ static void append_token(const append_task *task, const token_source *s, int64_t
     if (is_quantised)
       quantise_row(slot, row, s->dim, p->kv_dtype,
                    *(const float *)(const void *)slot_of(task, s->scale, sizeof(float), b, h, position));
-    else store_row(slot, row, s->dim, p->dtype);
+    else
+      fa_store_row(slot, row, s->dim, p->dtype);
   }
 }
 
@@ -140,9 +133,9 @@ static void rotate_query(const append_task *task, int64_t b, int64_t i) {
   for (int64_t h = 0; h < p->heads_q; ++h) {
     const fa_cpu_rows from = fa_cpu_q_rows(task->plan, task->args, &task->args->q, b, h);
     const fa_cpu_rows to = fa_cpu_q_rows(task->plan, task->args, &rotated, b, h);
-    load_row(row, from.data + i * from.stride, p->head_dim_qk, p->dtype);
+    fa_load_row(row, from.data + i * from.stride, p->head_dim_qk, p->dtype);
     rotate(task, row, position);
-    store_row(to.data + i * to.stride, row, p->head_dim_qk, p->dtype);
+    fa_store_row(to.data + i * to.stride, row, p->head_dim_qk, p->dtype);
   }
 }
 

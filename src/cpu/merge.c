@@ -1,10 +1,11 @@
 /* Joining attentions of the same queries over disjoint keys by log-sum-exp.
  *
- *   m = max(lse_a, lse_b);  w_x = exp(lse_x - m);  o = (o_a w_a + o_b w_b) / (w_a + w_b);  lse = m + log(w_a + w_b)
+ *   m = max(lse_a, lse_b);  w_x = exp(lse_x - m);  o = (o_a w_a + o_b w_b) / (w_a + w_b);  lse = m + log(w_a
+ * + w_b)
  *
- * o: [batch, seqlen, heads, dim], lse: [batch, heads, seqlen]. One item is ROWS rows of one head. A side whose lse
- * is -inf saw no key: it is left out rather than multiplied by 0, so whatever its o holds cannot leak.
- * Bound: reading o_a and o_b and writing o_a once. No scratch. */
+ * o: [batch, seqlen, heads, dim], lse: [batch, heads, seqlen]. One item is ROWS rows of one head. A side
+ * whose lse is -inf saw no key: it is left out rather than multiplied by 0, so whatever its o holds cannot
+ * leak. Bound: reading o_a and o_b and writing o_a once. No scratch. */
 #include "cpu/merge.h"
 
 #include <math.h>
@@ -12,17 +13,20 @@
 #define ROWS 64
 #define LEAST_WEIGHT 1e-30f
 
-float fa_cpu_join_parts(const fa_part *parts, int64_t count, int64_t stride, const float *sink, float *weights) {
+float fa_cpu_join_parts(const fa_part *parts, int64_t count, int64_t stride, const float *sink,
+                        float *weights) {
   float max = sink ? *sink : -INFINITY;
   for (int64_t p = 0; p < count; ++p)
-    if (max == max && !(parts[p * stride].max <= max)) max = parts[p * stride].max; /* a NaN is taken and stays */
+    if (max == max && !(parts[p * stride].max <= max))
+      max = parts[p * stride].max; /* a NaN is taken and stays */
   float sum = sink && *sink != -INFINITY ? expf(*sink - max) : 0.0f;
   for (int64_t p = 0; p < count; ++p) {
     const fa_part part = parts[p * stride];
     weights[p] = part.max == -INFINITY ? 0.0f : expf(part.max - max);
     if (part.max == -INFINITY) continue;
     sum += weights[p] * part.sum;
-    /* However little a part weighs, an infinity or NaN in it arrives. */
+    /* However little a part weighs, an infinity or NaN in it arrives. What is finite adds at most 1e-30 of
+     * itself. */
     if (weights[p] < LEAST_WEIGHT) weights[p] = LEAST_WEIGHT;
   }
   if (max == -INFINITY) return -INFINITY;
@@ -72,8 +76,8 @@ static void merge_body(void *shared, fa_cpu_work *work, int thread) {
 }
 
 fa_status fa_cpu_merge(fa_context *context, fa_dtype dtype, int64_t batch, int64_t seqlen, int64_t heads,
-                       int64_t dim, const fa_tensor *o_a, float *lse_a, const fa_tensor *o_b, const float *lse_b,
-                       fa_stream stream) {
+                       int64_t dim, const fa_tensor *o_a, float *lse_a, const fa_tensor *o_b,
+                       const float *lse_b, fa_stream stream) {
   merge_task task = {dtype, seqlen, heads, dim, fa_ceil_div(seqlen, ROWS), o_a, o_b, lse_a, lse_b};
   (void)stream;
   fa_cpu_parallel(context->threads, batch * heads * task.row_blocks, merge_body, &task);

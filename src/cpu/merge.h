@@ -10,8 +10,9 @@ typedef struct fa_part {
   float sum; /* of exp(s_j - max) */
 } fa_part;
 
-/* Joins `count` parts (and the sink, unless NULL) of one row in their order: weights[p] is what part p's o is to be
- * multiplied with, 0 for a part to be left out. Returns lse. parts lie `stride` apart. */
-float fa_cpu_join_parts(const fa_part *parts, int64_t count, int64_t stride, const float *sink, float *weights);
+/* Joins `count` parts (and the sink, unless NULL) of one row in their order: weights[p] is what part p's o is
+ * to be multiplied with, 0 for a part to be left out. Returns lse. parts lie `stride` apart. */
+float fa_cpu_join_parts(const fa_part *parts, int64_t count, int64_t stride, const float *sink,
+                        float *weights);
 
 #endif
