@@ -18,11 +18,13 @@ test:
 	@scripts/fetch_model.sh >/dev/null || true
 	@.venv/bin/python scripts/run_tests.py $(ARGS)
 
-# Hours, not minutes: 20,000 cases of `fastattn check` and the fuzzers with many more tries.
+# Hours, not minutes: 20,000 cases of `fastattn check`, the fuzzers with many more tries, and planted errors that the
+# checker has to find.
 test-long:
 	@scripts/install_deps.sh test
 	@scripts/fetch_model.sh >/dev/null || true
 	@.venv/bin/python scripts/run_tests.py --long $(ARGS)
+	@tests/mutation/run_mutants.sh
 
 test-gpu:
 	@echo "make test-gpu: there is no GPU backend yet, so there is nothing to test on one" >&2; exit 1

@@ -1,6 +1,8 @@
 /* fastattn check: every kernel against the double-precision reference. */
 #include "check/check.h"
 
+#include <limits.h>
+
 #include "commands.h"
 #include "options.h"
 
@@ -8,7 +10,7 @@ static struct {
   fa_common_options common;
   const char *pattern;
   long long seed, cases;
-} options = {.common = FA_COMMON_OPTIONS_INIT, .cases = 200};
+} options = {.common = FA_COMMON_OPTIONS_INIT, .seed = LLONG_MIN, .cases = 200};
 
 static const struct poptOption table[] = {
     {"pattern", 'k', POPT_ARG_STRING, &options.pattern, 0,
@@ -19,6 +21,7 @@ static const struct poptOption table[] = {
     {"cases", '\0', POPT_ARG_LONGLONG, &options.cases, 0, "random cases (default 200)", "N"},
     FA_OPTION_DEVICE(options.common),
     FA_OPTION_THREADS(options.common),
+    FA_OPTION_KERNEL(options.common),
     POPT_TABLEEND};
 
 static const fa_command_help help = {
@@ -35,11 +38,13 @@ int fa_check_command(int argc, const char **argv) {
   int code;
   if (!fa_options_parse(&help, table, argc, argv, NULL, &code)) return code;
   if (options.cases < 1) return fa_usage_error("--cases is %lld; it must be at least 1", options.cases);
-  if (options.seed < 0) return fa_usage_error("--seed is %lld; it must be at least 0", options.seed);
+  if (options.seed < 0 && options.seed != LLONG_MIN) return fa_usage_error("--seed is %lld; it must be at least 0", options.seed);
   fa_check_options check = FA_CHECK_OPTIONS_INIT;
   check.pattern = options.pattern;
   check.device = options.common.device;
-  check.seed = (uint64_t)options.seed;
+  check.kernel = options.common.kernel;
+  check.has_seed = options.seed >= 0;
+  check.seed = check.has_seed ? (uint64_t)options.seed : 0;
   check.cases = options.cases;
   check.threads = options.common.threads;
   switch (fa_check_run(&check, stdout)) {

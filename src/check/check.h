@@ -8,14 +8,16 @@
 
 typedef struct fa_check_options {
   const char *pattern; /* kernels whose name contains it or, with * or ?, matches it; NULL is all of them */
+  const char *kernel;  /* one kernel by name, or one family by its arch; NULL is all of them */
   const char *device;  /* as fa_context_options.device takes it; NULL is "cpu" */
-  uint64_t seed;       /* of the first case; case n has seed + n; 0 takes one from the clock */
+  uint64_t seed;       /* of the first case, if has_seed; case n has seed + n */
   int64_t cases;       /* 0 is 200 */
   int32_t threads;     /* most threads a run is tried with (always also 1); 0 is one per core, at least 2 */
+  int32_t has_seed;    /* 0 takes a seed from the clock */
 } fa_check_options;
 
 #define FA_CHECK_OPTIONS_INIT \
-  { NULL, NULL, 0, 0, 0 }
+  { NULL, NULL, NULL, 0, 0, 0, 0 }
 
 /* Prints to `out`; the last line is "N passed, N failed". Returns 0 if nothing failed, 1 if something did, 2
  * if there was nothing to do (fa_last_error() says why: no such device, no kernel with that name). Catches

@@ -118,9 +118,10 @@ static void report(fa_session *s, int32_t k, const char *problem, int threads, i
   fprintf(s->out, "FAILED %s, seed %llu (case %lld), %d thread%s\n    %s\n%s", fa_kernels[k].name,
           (unsigned long long)(s->seed + (uint64_t)number), (long long)number, threads,
           threads == 1 ? "" : "s", problem, verdict->text);
-  fprintf(s->out, "    again: fastattn check %s%s%s--seed %llu --cases 1\n", s->options.pattern ? "-k '" : "",
-          s->options.pattern ? s->options.pattern : "", s->options.pattern ? "' " : "",
-          (unsigned long long)(s->seed + (uint64_t)number));
+  fprintf(s->out, "    again: fastattn check");
+  if (s->options.pattern) fprintf(s->out, " -k '%s'", s->options.pattern);
+  if (s->options.kernel) fprintf(s->out, " --kernel '%s'", s->options.kernel);
+  fprintf(s->out, " --seed %llu --cases 1\n", (unsigned long long)(s->seed + (uint64_t)number));
   fflush(s->out);
 }
 
@@ -205,7 +206,7 @@ void fa_session_run_case(fa_session *s, int64_t number) {
   fa_case_describe(c, problem, sizeof problem);
   int somebody_can = 0;
   for (int32_t k = 0; k < fa_kernels_count; k++) {
-    if (!fa_session_wants(s, fa_kernels[k].name)) continue;
+    if (!fa_session_wants(s, fa_kernels[k].name, &fa_kernels[k])) continue;
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
     if (fa_kernel_describe(k, &info) != FA_OK || !info.available) continue;
     if (c->values == FA_VALUES_NONFINITE && info.is_baseline)
@@ -221,5 +222,5 @@ void fa_session_run_case(fa_session *s, int64_t number) {
     if (failed == s->failed && (c->seed + (uint64_t)k) % 2 == 0)
       run_kernel(s, k, s->contexts[1], number, problem);
   }
-  if (!s->options.pattern) run_chosen(s, number, problem, somebody_can);
+  if (!s->options.pattern && !s->options.kernel) run_chosen(s, number, problem, somebody_can);
 }

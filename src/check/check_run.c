@@ -11,8 +11,9 @@
 #include "check/check_session.h"
 #include "core/status.h"
 
-int fa_session_wants(const fa_session *s, const char *name) {
-  const char *pattern = s->options.pattern;
+int fa_session_wants(const fa_session *s, const char *name, const fa_kernel *kernel) {
+  const char *pattern = s->options.pattern, *only = s->options.kernel;
+  if (only && (!kernel || (strcmp(only, kernel->name) != 0 && strcmp(only, kernel->arch) != 0))) return 0;
   if (!pattern) return 1;
   if (strpbrk(pattern, "*?[")) return fnmatch(pattern, name, 0) == 0;
   return strstr(name, pattern) != NULL;
@@ -34,8 +35,8 @@ void fa_session_function(fa_session *s, int passed, const char *format, ...) {
 
 static int is_candidate(const fa_session *s, int32_t k) {
   fa_kernel_info info = FA_KERNEL_INFO_INIT;
-  return fa_session_wants(s, fa_kernels[k].name) && fa_kernel_describe(k, &info) == FA_OK && info.available &&
-         strcmp(info.device, s->contexts[0]->backend->name) == 0;
+  return fa_session_wants(s, fa_kernels[k].name, &fa_kernels[k]) && fa_kernel_describe(k, &info) == FA_OK &&
+         info.available && strcmp(info.device, s->contexts[0]->backend->name) == 0;
 }
 
 static void run_cases(fa_session *s, const int32_t *candidates, int64_t count) {
@@ -116,11 +117,12 @@ static int run_session(fa_session *s) {
   for (int32_t k = 0; k < fa_kernels_count && k < FA_CHECK_KERNELS; k++) {
     if (is_candidate(s, k)) candidates[count++] = k;
   }
-  const int functions =
-      fa_session_wants(s, "merge") || fa_session_wants(s, "device") || fa_session_wants(s, "allocation");
+  const int functions = fa_session_wants(s, "merge", NULL) || fa_session_wants(s, "device", NULL) ||
+                        fa_session_wants(s, "allocation", NULL);
   if (count == 0 && !functions) {
+    const char *asked = s->options.kernel ? s->options.kernel : s->options.pattern ? s->options.pattern : "";
     fa_fail(FA_ERROR_ARGUMENT, "no kernel of this machine matches '%.64s'; `fastattn info` lists them",
-            s->options.pattern ? s->options.pattern : "");
+            asked);
     return 2;
   }
   fprintf(s->out, "check: %lld cases, seed %llu, 1 and %d threads\n", (long long)s->options.cases,
@@ -145,16 +147,16 @@ int fa_check_run(const fa_check_options *options, FILE *out) {
   s->options = *options;
   s->out = out;
   if (s->options.cases <= 0) s->options.cases = 200;
-  s->seed = s->options.seed ? s->options.seed : (uint64_t)time(NULL) * 1000u;
+  s->seed = s->options.has_seed ? s->options.seed : (uint64_t)time(NULL) * 1000u;
   const int result = open_session(s) == FA_OK ? run_session(s) : 2;
   close_session(s);
   return result;
 }
 
 void fa_session_run_functions(fa_session *s) {
-  if (fa_session_wants(s, "merge")) {
+  if (fa_session_wants(s, "merge", NULL)) {
     for (int64_t n = 0; n < fa_min(s->options.cases, 200); n++) fa_check_merge(s, s->seed + (uint64_t)n);
   }
-  if (fa_session_wants(s, "device")) fa_check_device_functions(s);
-  if (fa_session_wants(s, "allocation")) fa_check_allocation(s);
+  if (fa_session_wants(s, "device", NULL)) fa_check_device_functions(s);
+  if (fa_session_wants(s, "allocation", NULL)) fa_check_allocation(s);
 }

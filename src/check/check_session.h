@@ -30,8 +30,8 @@ typedef struct fa_session {
   fa_case current;
 } fa_session;
 
-/* 1 if the name is one the user asked for. */
-int fa_session_wants(const fa_session *s, const char *name);
+/* 1 if the name is one the user asked for; kernel NULL for a function beside attention. */
+int fa_session_wants(const fa_session *s, const char *name, const fa_kernel *kernel);
 
 /* Every kernel that can, on the current case. */
 void fa_session_run_case(fa_session *s, int64_t number);

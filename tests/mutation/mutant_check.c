@@ -8,6 +8,7 @@ int main(int argc, char **argv) {
   fa_check_options options = FA_CHECK_OPTIONS_INIT;
   if (argc != 4) return 2;
   options.pattern = argv[1][0] ? argv[1] : NULL;
+  options.has_seed = 1;
   options.seed = strtoull(argv[2], NULL, 10);
   options.cases = atoll(argv[3]);
   const int result = fa_check_run(&options, stdout);

@@ -1,6 +1,6 @@
-/* One context and one plan shared by threads, each with a workspace of its own, every run itself parallel: the same
- * bits everywhere. Under the thread sanitizer this is also the proof that sharing is safe. */
-#include "fastattention/fastattention.h"
+/* One context and one plan shared by threads, each with a workspace of its own, every run itself parallel:
+ * the same bits everywhere. Under the thread sanitizer this is also the proof that sharing is safe. */
+#include "core/dtype.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -10,13 +10,13 @@
 /* cmocka.h comes after what it needs. */
 #include <cmocka.h>
 
-enum { CALLERS = 4, RUNS = 5, HEADS_Q = 4, HEADS_KV = 2, KEYS = 70, DIM = 32 };
+enum { CALLERS = 4, RUNS = 3, HEADS_Q = 4, HEADS_KV = 2, KEYS = 70, DIM = 32 };
 
 typedef struct shared {
   fa_plan *plan;
   fa_attention_args args;
-  float *expected;
-  size_t o_count;
+  void *expected;
+  size_t o_bytes;
 } shared;
 
 typedef struct caller {
@@ -30,14 +30,14 @@ static void *run_often(void *argument) {
   const shared *common = self->common;
   const size_t bytes = fa_plan_workspace_bytes(common->plan);
   void *workspace = aligned_alloc(64, (bytes + 64) / 64 * 64);
-  float *o = malloc(common->o_count * sizeof *o);
+  void *o = malloc(common->o_bytes);
   if (!workspace || !o) abort();
   fa_attention_args args = common->args;
   args.o.data = o;
   for (int i = 0; i < RUNS; i++) {
-    memset(o, 0x7f, common->o_count * sizeof *o);
+    memset(o, 0x7f, common->o_bytes);
     if (fa_attention_run(common->plan, &args, workspace, bytes, NULL) != FA_OK ||
-        memcmp(o, common->expected, common->o_count * sizeof *o) != 0) {
+        memcmp(o, common->expected, common->o_bytes) != 0) {
       self->wrong++;
     }
   }
@@ -48,22 +48,24 @@ static void *run_often(void *argument) {
   return NULL;
 }
 
-static float *random_floats(size_t count, unsigned seed) {
-  float *values = malloc(count * sizeof *values);
+static void *random_values(size_t count, fa_dtype dtype, unsigned seed) {
+  void *values = malloc(count * sizeof(float));
   if (!values) abort();
   for (size_t i = 0; i < count; i++) {
     seed = seed * 1664525u + 1013904223u;
-    values[i] = (float)(seed >> 8) / 8388608.0f - 1.0f;
+    fa_store_float(values, (int64_t)i, (float)(seed >> 8) / 8388608.0f - 1.0f, dtype);
   }
   return values;
 }
 
-static void check_shared(int64_t queries, int64_t splits) {
+/* 1 if the kernel does this problem (and then shares it well). */
+static int check_shared(const char *kernel, fa_dtype dtype, int64_t queries, int64_t splits) {
   fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
   options.threads = 3;
   fa_context *context = NULL;
   assert_int_equal(fa_context_create(&options, &context), FA_OK);
   fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  problem.dtype = problem.kv_dtype = dtype;
   problem.heads_q = HEADS_Q;
   problem.heads_kv = HEADS_KV;
   problem.max_seqlen_q = queries;
@@ -71,13 +73,20 @@ static void check_shared(int64_t queries, int64_t splits) {
   problem.head_dim_qk = problem.head_dim_v = DIM;
   problem.causal = 1;
   problem.kv_splits = (int32_t)splits;
-  shared common = {.args = FA_ATTENTION_ARGS_INIT, .o_count = (size_t)queries * HEADS_Q * DIM};
-  assert_int_equal(fa_plan_create(context, &problem, &common.plan), FA_OK);
+  problem.kernel = kernel;
+  const size_t count = (size_t)queries * HEADS_Q * DIM;
+  shared common = {.args = FA_ATTENTION_ARGS_INIT, .o_bytes = count * fa_dtype_bytes(dtype)};
+  const fa_status status = fa_plan_create(context, &problem, &common.plan);
+  if (status == FA_ERROR_UNSUPPORTED) {
+    fa_context_destroy(context);
+    return 0;
+  }
+  assert_int_equal(status, FA_OK);
 
-  float *q = random_floats(common.o_count, 1);
-  float *k = random_floats(KEYS * HEADS_KV * DIM, 2);
-  float *v = random_floats(KEYS * HEADS_KV * DIM, 3);
-  common.expected = random_floats(common.o_count, 4);
+  void *q = random_values(count, dtype, 1);
+  void *k = random_values(KEYS * HEADS_KV * DIM, dtype, 2);
+  void *v = random_values(KEYS * HEADS_KV * DIM, dtype, 3);
+  common.expected = random_values(count, dtype, 4);
   common.args.q = common.args.o = (fa_tensor){q, 0, HEADS_Q * DIM, DIM};
   common.args.k = (fa_tensor){k, 0, HEADS_KV * DIM, DIM};
   common.args.v = (fa_tensor){v, 0, HEADS_KV * DIM, DIM};
@@ -95,7 +104,8 @@ static void check_shared(int64_t queries, int64_t splits) {
   }
   for (int i = 0; i < CALLERS; i++) {
     assert_int_equal(pthread_join(callers[i].thread, NULL), 0);
-    assert_int_equal(callers[i].wrong, 0);
+    if (callers[i].wrong)
+      fail_msg("%s, %s: %d runs went wrong", kernel, fa_dtype_name(dtype), callers[i].wrong);
   }
   free(q);
   free(k);
@@ -103,16 +113,34 @@ static void check_shared(int64_t queries, int64_t splits) {
   free(common.expected);
   fa_plan_destroy(common.plan);
   fa_context_destroy(context);
+  return 1;
+}
+
+/* Every kernel of this machine, the baselines too, in every type it does. */
+static int share_every_kernel(int64_t queries, int64_t splits) {
+  int shared_kernels = 0;
+  for (int32_t n = 0; n < fa_kernel_count(); n++) {
+    fa_kernel_info info = FA_KERNEL_INFO_INIT;
+    assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
+    for (int dtype = FA_FLOAT32; info.available && dtype <= FA_BFLOAT16; dtype++)
+      shared_kernels += check_shared(info.name, (fa_dtype)dtype, queries, splits);
+  }
+  return shared_kernels;
 }
 
 static void prefill_is_shared(void **state) {
   (void)state;
-  check_shared(40, 0);
+  assert_true(share_every_kernel(40, 0) >= 3); /* plain C at least */
+}
+
+static void decode_is_shared(void **state) {
+  (void)state;
+  assert_true(share_every_kernel(1, 0) >= 6);
 }
 
 static void decode_with_splits_is_shared(void **state) {
   (void)state;
-  check_shared(1, 3);
+  assert_true(share_every_kernel(1, 3) >= 6);
 }
 
 static void *make_and_drop_plans(void *argument) {
@@ -124,7 +152,8 @@ static void *make_and_drop_plans(void *argument) {
     if (fa_plan_create(context, &problem, &plan) != FA_OK) return argument;
     fa_plan_destroy(plan);
     problem.batch = 0;
-    if (fa_plan_create(context, &problem, &plan) == FA_OK || !strstr(fa_last_error(), "batch")) return argument;
+    if (fa_plan_create(context, &problem, &plan) == FA_OK || !strstr(fa_last_error(), "batch"))
+      return argument;
     problem.batch = 1;
   }
   return NULL;
@@ -149,6 +178,7 @@ static void plans_are_made_by_many_threads(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(prefill_is_shared),
+      cmocka_unit_test(decode_is_shared),
       cmocka_unit_test(decode_with_splits_is_shared),
       cmocka_unit_test(plans_are_made_by_many_threads),
   };
