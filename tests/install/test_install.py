@@ -88,4 +88,4 @@ def test_readme_example_in_c(prefix, root, tmp_path):
     run("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", tmp_path / "readme.c",
         *pkg_config(prefix, "--cflags", "--libs"), "-lm", "-o", tmp_path / "readme")
     output = run(tmp_path / "readme", env={"LD_LIBRARY_PATH": str(library_folder(prefix))})
-    assert "o[0]" in output
+    assert output == "o[0] and o[1]: 1 0.5\n"
