@@ -140,6 +140,10 @@ static int step(generation *g, const int32_t *tokens, int64_t count) {
       fa_llama_logits(g->session, count - 1, 1, g->logits) != FA_OK) {
     return fa_model_failure();
   }
+  const int64_t vocabulary = fa_llama_model_shape(g->model)->vocabulary;
+  for (int64_t i = 0; i < vocabulary; i++) {
+    if (!isfinite(g->logits[i])) return fa_failure("the model's logits are not finite; is the file damaged?");
+  }
   return FA_EXIT_OK;
 }
 

@@ -14,6 +14,16 @@ double fa_model_seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* By name or by family, as fa_attention_problem.kernel takes it. */
+static bool is_kernel(const char *name) {
+  for (int32_t i = 0; i < fa_kernel_count(); i++) {
+    fa_kernel_info info = FA_KERNEL_INFO_INIT;
+    if (fa_kernel_describe(i, &info) != FA_OK) continue;
+    if (strcmp(info.name, name) == 0 || strcmp(info.arch, name) == 0) return true;
+  }
+  return false;
+}
+
 int fa_model_attention(const char *attention, const char *kernel, const char **problem_kernel,
                        const char **name) {
   static const char *const known[] = {"fast", "standard", "eager"};
@@ -22,12 +32,14 @@ int fa_model_attention(const char *attention, const char *kernel, const char **p
                           kernel);
   }
   *name = kernel ? kernel : attention ? attention : "fast";
-  *problem_kernel = strcmp(*name, "fast") == 0 ? NULL : *name;
-  for (size_t i = 0; !kernel && i < sizeof known / sizeof known[0]; i++) {
-    if (strcmp(*name, known[i]) == 0) return FA_EXIT_OK;
-  }
-  return kernel ? FA_EXIT_OK
-                : fa_usage_error("--attention is '%s'; allowed: fast, standard, eager", attention);
+  *problem_kernel = NULL;
+  bool allowed = kernel != NULL;
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) allowed |= strcmp(*name, known[i]) == 0;
+  if (!allowed) return fa_usage_error("--attention is '%s'; allowed: fast, standard, eager", attention);
+  if (strcmp(*name, "fast") == 0) return FA_EXIT_OK;
+  *problem_kernel = *name;
+  if (is_kernel(*name)) return FA_EXIT_OK;
+  return fa_usage_error("unknown kernel '%s'; `fastattn info` lists those of this build", *name);
 }
 
 int fa_model_open(const fa_common_options *common, const char *path, fa_context **context,

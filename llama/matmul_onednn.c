@@ -175,6 +175,7 @@ fa_status fa_packed_weight_create(fa_matmul *matmul, int64_t outputs, int64_t in
                                   fa_packed_weight **result) {
   fa_packed_weight *weight = calloc(1, sizeof *weight);
   if (!weight) return fa_llama_out_of_memory("a weight");
+  const int threads_before = omp_get_max_threads();
   omp_set_num_threads(matmul->threads);
   weight->outputs = outputs;
   weight->inputs = inputs;
@@ -188,6 +189,7 @@ fa_status fa_packed_weight_create(fa_matmul *matmul, int64_t outputs, int64_t in
     status = dnnl_memory_create(&weight->memory, weight->layout, matmul->engine, weight->data);
   }
   if (status == dnnl_success) status = reorder(matmul, weight, rows);
+  omp_set_num_threads(threads_before);
   if (status != dnnl_success) {
     fa_packed_weight_free(weight);
     return failed(status, "packing a weight");
@@ -258,6 +260,7 @@ static dnnl_status_t find_product(fa_matmul *matmul, const fa_packed_weight *wei
 fa_status fa_matmul_run(fa_matmul *matmul, const fa_packed_weight *weight, fa_epilogue epilogue, int64_t rows,
                         const void *x, const float *other, void *y) {
   product *p = NULL;
+  const int threads_before = omp_get_max_threads();
   omp_set_num_threads(matmul->threads);
   dnnl_status_t status = find_product(matmul, weight, epilogue, rows, &p);
   if (status == dnnl_success) status = dnnl_memory_set_data_handle(p->x, (void *)(uintptr_t)x);
@@ -272,5 +275,6 @@ fa_status fa_matmul_run(fa_matmul *matmul, const fa_packed_weight *weight, fa_ep
                                     arguments);
   }
   if (status == dnnl_success) status = dnnl_stream_wait(matmul->stream);
+  omp_set_num_threads(threads_before);
   return status == dnnl_success ? FA_OK : failed(status, "a matrix product");
 }

@@ -103,6 +103,7 @@ static int64_t keep_top_k(ranked *candidates, const float *logits, int64_t vocab
   int64_t count = 0;
   for (int64_t i = 0; i < vocabulary; i++) {
     const ranked added = {logits[i], (int32_t)i};
+    if (isnan(logits[i])) continue;
     int64_t at;
     if (count < k) {
       at = count++;
@@ -129,13 +130,14 @@ static int64_t keep_likely(fa_sampler *sampler, const float *logits, float best)
   const double scale = 1.0 / sampler->options.temperature;
   double sum = 0.0;
   for (int64_t i = 0; i < sampler->vocabulary; i++) {
-    sampler->weights[i] = exp((double)(logits[i] - best) * scale);
+    sampler->weights[i] = isnan(logits[i]) ? 0.0 : exp((double)(logits[i] - best) * scale);
     sum += sampler->weights[i];
   }
   const double least = sum * (1.0 - sampler->options.top_p) / (double)sampler->vocabulary;
   int64_t count = 0;
   for (int64_t i = 0; i < sampler->vocabulary; i++) {
-    if (sampler->weights[i] >= least) sampler->candidates[count++] = (ranked){logits[i], (int32_t)i};
+    if (sampler->weights[i] >= least && sampler->weights[i] > 0.0)
+      sampler->candidates[count++] = (ranked){logits[i], (int32_t)i};
   }
   return count;
 }

@@ -9,8 +9,8 @@
 struct fa_tokenizer {
   fa_vocabulary vocabulary;
   fa_pretokenizer *pretokenizer;
-  int32_t *specials; /* ids matched in text, longest name first */
-  int64_t special_count;
+  int special_lengths[255]; /* that names of tokens matched in text have, the longest first */
+  int special_length_count;
   bool special_begins[256]; /* by first byte of a name */
   int32_t bos;              /* -1: none */
   bool add_bos;

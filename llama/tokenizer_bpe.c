@@ -161,12 +161,17 @@ static fa_status encode_text(merger *m, const char *text, size_t length) {
   return status;
 }
 
-/* The special token whose name begins at `text`, or -1. */
+static bool is_special(const fa_token *token) {
+  return token->type == FA_TOKEN_CONTROL || token->type == FA_TOKEN_USER_DEFINED;
+}
+
+/* The special token with the longest name that `text` begins with, or -1. */
 static int32_t special_at(const fa_tokenizer *tokenizer, const char *text, size_t length) {
   if (!tokenizer->special_begins[(uint8_t)text[0]]) return -1;
-  for (int64_t i = 0; i < tokenizer->special_count; i++) {
-    const fa_gguf_string name = tokenizer->vocabulary.tokens[tokenizer->specials[i]].name;
-    if (name.length <= length && memcmp(name.bytes, text, name.length) == 0) return tokenizer->specials[i];
+  for (int i = 0; i < tokenizer->special_length_count; i++) {
+    const size_t tried = (size_t)tokenizer->special_lengths[i];
+    const int32_t id = tried <= length ? fa_vocabulary_id(&tokenizer->vocabulary, text, tried) : -1;
+    if (id >= 0 && is_special(&tokenizer->vocabulary.tokens[id])) return id;
   }
   return -1;
 }
@@ -225,20 +230,21 @@ static fa_status load_ends(const fa_gguf *gguf, fa_tokenizer *tokenizer) {
 }
 
 static fa_status load_specials(fa_tokenizer *tokenizer) {
-  const fa_vocabulary *vocabulary = &tokenizer->vocabulary;
-  tokenizer->specials = malloc((size_t)vocabulary->count * sizeof *tokenizer->specials);
-  if (!tokenizer->specials) return fa_llama_out_of_memory("the special tokens");
-  for (int32_t id = 0; id < vocabulary->count; id++) {
-    const fa_token *token = &vocabulary->tokens[id];
-    if (token->type != FA_TOKEN_CONTROL && token->type != FA_TOKEN_USER_DEFINED) continue;
-    if (token->name.length == 0) continue;
-    int64_t at = tokenizer->special_count++;
-    while (at > 0 && vocabulary->tokens[tokenizer->specials[at - 1]].name.length < token->name.length) {
-      tokenizer->specials[at] = tokenizer->specials[at - 1];
-      at--;
+  enum { LONGEST = sizeof tokenizer->special_lengths / sizeof tokenizer->special_lengths[0] };
+  bool has_length[LONGEST + 1] = {false};
+  for (int32_t id = 0; id < tokenizer->vocabulary.count; id++) {
+    const fa_token *token = &tokenizer->vocabulary.tokens[id];
+    if (!is_special(token) || token->name.length == 0) continue;
+    if (token->name.length > LONGEST) {
+      return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                           "token %d is a control token of %zu bytes; up to %d are done here", id,
+                           token->name.length, (int)LONGEST);
     }
-    tokenizer->specials[at] = id;
+    has_length[token->name.length] = true;
     tokenizer->special_begins[(uint8_t)token->name.bytes[0]] = true;
+  }
+  for (int length = LONGEST; length > 0; length--) {
+    if (has_length[length]) tokenizer->special_lengths[tokenizer->special_length_count++] = length;
   }
   return FA_OK;
 }
@@ -287,7 +293,6 @@ void fa_tokenizer_free(fa_tokenizer *tokenizer) {
   if (!tokenizer) return;
   fa_vocabulary_unload(&tokenizer->vocabulary);
   fa_pretokenizer_free(tokenizer->pretokenizer);
-  free(tokenizer->specials);
   free(tokenizer);
 }
 

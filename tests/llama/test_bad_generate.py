@@ -102,6 +102,21 @@ def test_prompts_that_do_not_fit(refused, model, tmp_path):
     refused(1, "perplexity", "-m", model, "-f", "/dev/null", says="at least 2 are needed")
 
 
+def test_unknown_kernel(refused):
+    refused(2, "generate", "-m", "x", "-p", "a", "--kernel", "prefill_bf17", says="unknown kernel 'prefill_bf17'")
+    refused(2, "perplexity", "-m", "x", "-f", "y", "--kernel", "", says="unknown kernel ''")
+
+
 @needs_a_model
-def test_unknown_kernel(refused, model):
-    refused(1, "generate", "-m", model, "-p", "a", "--kernel", "prefill_bf17", says="prefill_bf17")
+def test_weights_that_are_not_finite(refused, model, tmp_path):
+    """The last tensor of the file is output_norm, 576 floats."""
+    data = bytearray(model.read_bytes())
+    data[-4:] = struct.pack("<f", float("nan"))
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(data)
+    refused(1, "generate", "-m", broken, "-p", "a", "--temp", "1", says="logits are not finite")
+
+
+def test_json_before_a_short_option(fastattn):
+    done = fastattn("generate", "--json", "-m", "x")
+    assert done.returncode == 2 and "-p is missing" in done.stderr

@@ -120,6 +120,25 @@ static void test_degenerate(void **state) {
   fa_sampler_free(sampler);
 }
 
+/* Logits of a damaged model: a NaN is never drawn, whatever else is asked for. */
+static void test_nan(void **state) {
+  (void)state;
+  const float some[4] = {NAN, 1.0f, 2.0f, -NAN}, all[4] = {NAN, NAN, NAN, NAN},
+              high[4] = {NAN, INFINITY, 0.0f, NAN};
+  for (int64_t top_k = 0; top_k < 4; top_k++) {
+    const fa_sampler_options options = {1.0, top_k, 0.9, 8};
+    fa_sampler *sampler;
+    assert_int_equal(fa_sampler_create(4, &options, &sampler), FA_OK);
+    for (int i = 0; i < 50; i++) {
+      const int32_t token = fa_sampler_next(sampler, some);
+      assert_true(token == 1 || token == 2);
+      assert_int_equal(fa_sampler_next(sampler, all), 0);
+      assert_int_equal(fa_sampler_next(sampler, high), 1);
+    }
+    fa_sampler_free(sampler);
+  }
+}
+
 static void test_bad_options(void **state) {
   (void)state;
   const fa_sampler_options bad[] = {{-1.0, 0, 1.0, 0}, {NAN, 0, 1.0, 0}, {INFINITY, 0, 1.0, 0},
@@ -141,6 +160,7 @@ int main(void) {
       cmocka_unit_test(test_seeds),
       cmocka_unit_test(test_greedy),
       cmocka_unit_test(test_degenerate),
+      cmocka_unit_test(test_nan),
       cmocka_unit_test(test_bad_options),
   };
   return cmocka_run_group_tests(tests, fill_logits, NULL);
