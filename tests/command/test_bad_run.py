@@ -22,7 +22,8 @@ def refused(fastattn, folder):
     def call(code, *more, says=(), without=(), **options):
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         files = {"q": "q.npy", "k": "k.npy", "v": "v.npy", "out": "o.npy"}
-        arguments = [word for flag, name in files.items() if flag not in without for word in (f"--{flag}", folder / name)]
+        given = {f"--{flag}": folder / name for flag, name in files.items() if flag not in without}
+        arguments = [word for both in given.items() for word in both]
         done = fastattn("run", *arguments, *more, **options)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert done.stderr.startswith("fastattn run: ") and done.stderr.count("\n") == 1 and done.stderr.endswith("\n")
@@ -95,8 +96,10 @@ def test_types_of_qkv_differ(refused, folder):
 
 
 @pytest.mark.parametrize("flag, shape, dtype", [
-    ("alibi", (4,), "f8"), ("alibi", (4,), "f2"), ("sinks", (4,), "i4"), ("bias", (5, 7), "f8"), ("mask", (5, 7), "f4"),
-    ("mask", (5, 7), "i1"), ("mask", (5, 7), "i4"), ("cu-seqlens-q", (3,), "f4"), ("cu-seqlens-k", (3,), "u1"),
+    ("alibi", (4,), "f8"), ("alibi", (4,), "f2"), ("sinks", (4,), "i4"), ("bias", (5, 7), "f8"),
+    ("mask", (5, 7), "f4"),
+    ("mask", (5, 7), "i1"), ("mask", (5, 7), "i4"), ("cu-seqlens-q", (3,), "f4"),
+    ("cu-seqlens-k", (3,), "u1"),
 ])
 def test_types_of_the_rest(refused, folder, flag, shape, dtype):
     refused(2, f"--{flag}", save(folder, flag, numpy.ones(shape, dtype)), says="numpy type")
@@ -115,7 +118,8 @@ def test_fortran_order(refused, folder):
 
 @pytest.mark.parametrize("lengths, says", [
     ([0, 3, 5], "must end with the 10 rows"), ([0, 3, 11], "has 10 rows"), ([1, 3, 10], "start with 0"),
-    ([0, 7, 3, 10], "falls from 7 to 3"), ([0, -3, 10], "falls from 0 to -3"), ([0], "(batch + 1,)"), ([], "(batch + 1,)"),
+    ([0, 7, 3, 10], "falls from 7 to 3"), ([0, -3, 10], "falls from 0 to -3"), ([0], "(batch + 1,)"),
+    ([], "(batch + 1,)"),
     ([[0, 10]], "(batch + 1,)"), ([0, 2 ** 40], "has 10 rows"), ([-2 ** 63, 10], "start with 0"),
     ([0, 5, 10, 10], "batch"),
 ])
@@ -145,14 +149,20 @@ GOOD = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 5, 4, 8), }\n"
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"\x93", b"\x93NUMP", b"not numpy at all, but some text", b"PK\x03\x04" + b"\0" * 100, MAGIC, MAGIC + b"\x01",
-    MAGIC + b"\x00\x00\x10\x00", MAGIC + b"\x04\x00\x10\x00\x00\x00", MAGIC + b"\xff\xff\x10\x00", MAGIC + b"\x01\x00\xff",
-    header(GOOD, length=60000), header(GOOD, version=2, length=2 ** 32 - 1), header(GOOD, version=3, length=10 ** 6),
-    header(GOOD, length=10), header("", length=0), header("{}"), header("{'descr': '<f4'}"), header("[1, 2]"), header("\0" * 64),
+    b"", b"\x93", b"\x93NUMP", b"not numpy at all, but some text", b"PK\x03\x04" + b"\0" * 100, MAGIC,
+    MAGIC + b"\x01",
+    MAGIC + b"\x00\x00\x10\x00", MAGIC + b"\x04\x00\x10\x00\x00\x00", MAGIC + b"\xff\xff\x10\x00",
+    MAGIC + b"\x01\x00\xff",
+    header(GOOD, length=60000), header(GOOD, version=2, length=2 ** 32 - 1),
+    header(GOOD, version=3, length=10 ** 6),
+    header(GOOD, length=10), header("", length=0), header("{}"), header("{'descr': '<f4'}"),
+    header("[1, 2]"), header("\0" * 64),
     header(GOOD.replace("False", "Maybe")), header(GOOD.replace("'shape'", "'shapes'")),
-    header(GOOD.replace("(2, 5, 4, 8)", "(2, 5, 4, 8")), header(GOOD.replace("(2, 5, 4, 8)", "(-2, 5, 4, 8)")),
+    header(GOOD.replace("(2, 5, 4, 8)", "(2, 5, 4, 8")),
+    header(GOOD.replace("(2, 5, 4, 8)", "(-2, 5, 4, 8)")),
     header(GOOD.replace("(2, 5, 4, 8)", "(2.0, 5, 4, 8)")), header(GOOD.replace("(2, 5, 4, 8)", "'2548'")),
-    header(GOOD.replace("(2, 5, 4, 8)", "(99999999999999999999, 5, 4, 8)")), header(GOOD.replace("'<f4'", "'<f4")),
+    header(GOOD.replace("(2, 5, 4, 8)", "(99999999999999999999, 5, 4, 8)")),
+    header(GOOD.replace("'<f4'", "'<f4")),
     header(GOOD.replace("'<f4'", "'" + "f" * 1000 + "'")), header("{" * 5000), header("{'a" * 2000),
     header(GOOD), header(GOOD) + b"\0" * (2 * 5 * 4 * 8 * 4 - 1),
     header(GOOD.replace("(2, 5, 4, 8)", "(4611686018427387904, 1, 4, 8)")),
@@ -242,13 +252,18 @@ def test_outputs_that_collide(refused, folder):
     (["--softcap", "nan"], "softcap"), (["--softcap", "-1"], "softcap"), (["--softcap", "inf"], "softcap"),
     (["--softcap", "x"], "--softcap"),
     (["--window", "1"], "--window"), (["--window", "1,2,3"], "--window"), (["--window", "a,b"], "--window"),
-    (["--window", "1,"], "--window"), (["--window", "-2,0"], "window"), (["--window", "99999999999999999999,0"], "--window"),
-    (["--layout", "sbhd"], "bshd, bhsd"), (["--dtype", "f64"], "f32, f16, bf16"), (["--dtype", "int8"], "f32, f16, bf16"),
-    (["--device", "tpu"], "unknown device 'tpu'"), (["--device", "cpu:99"], "device"), (["--device", ""], "device"),
+    (["--window", "1,"], "--window"), (["--window", "-2,0"], "window"),
+    (["--window", "99999999999999999999,0"], "--window"),
+    (["--layout", "sbhd"], "bshd, bhsd"), (["--dtype", "f64"], "f32, f16, bf16"),
+    (["--dtype", "int8"], "f32, f16, bf16"),
+    (["--device", "tpu"], "unknown device 'tpu'"), (["--device", "cpu:99"], "device"),
+    (["--device", ""], "device"),
     (["--kernel", "nonsense"], "unknown kernel 'nonsense'"), (["--threads", "-1"], "threads"),
-    (["--threads", "x"], "--threads"), (["--threads", "99999999999"], "--threads"), (["--kv-splits", "-1"], "kv_splits"),
+    (["--threads", "x"], "--threads"), (["--threads", "99999999999"], "--threads"),
+    (["--kv-splits", "-1"], "kv_splits"),
     (["--kv-splits", "100000"], "kv_splits"),
-    (["--causl"], "did you mean --causal"), (["--nonsense"], "--help"), (["stray"], "'stray'"), (["--causal=1"], "--causal"),
+    (["--causl"], "did you mean --causal"), (["--nonsense"], "--help"), (["stray"], "'stray'"),
+    (["--causal=1"], "--causal"),
     (["--window"], "--window needs a value"),
 ])
 def test_options(refused, more, says):

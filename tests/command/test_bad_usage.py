@@ -51,8 +51,10 @@ def test_info(fastattn, more, code, says):
 
 
 @pytest.mark.parametrize("more, says", [
-    (["-k", "nonsense"], "nonsense"), (["--cases", "0"], "--cases"), (["--cases", "-5"], "--cases"), (["--cases", "x"], "--cases"),
-    (["--seed", "-1"], "--seed"), (["--device", "tpu"], "unknown device"), (["--threads", "-1"], "threads"), (["stray"], "stray"),
+    (["-k", "nonsense"], "nonsense"), (["--cases", "0"], "--cases"), (["--cases", "-5"], "--cases"),
+    (["--cases", "x"], "--cases"),
+    (["--seed", "-1"], "--seed"), (["--device", "tpu"], "unknown device"), (["--threads", "-1"], "threads"),
+    (["stray"], "stray"),
 ])
 def test_check(fastattn, more, says):
     refused(fastattn("check", *more), 2, "fastattn check: ", says)
@@ -62,20 +64,29 @@ SHAPE = ["--shape", "1,2,2,16,16,8"]
 
 
 @pytest.mark.parametrize("more, says", [
-    ([], "prefill"), (SHAPE, "prefill"), (["prefil", *SHAPE], "unknown operation 'prefil'"), (["prefill"], "--shape is missing"),
+    ([], "prefill"), (SHAPE, "prefill"), (["prefil", *SHAPE], "unknown operation 'prefil'"),
+    (["prefill"], "--shape is missing"),
     (["prefill", "decode", *SHAPE], "decode"), (["prefill", "--suite", *SHAPE], "exclude each other"),
-    (["prefill", "--shape", "1,2,2,16,16"], "6 or 7"), (["prefill", "--shape", "1,2,2,16,16,8,8,8"], "6 or 7"),
-    (["prefill", "--shape", "1,2,2,16,16,x"], "6 or 7"), (["prefill", "--shape", "0,2,2,16,16,8"], "at least 1"),
+    (["prefill", "--shape", "1,2,2,16,16"], "6 or 7"),
+    (["prefill", "--shape", "1,2,2,16,16,8,8,8"], "6 or 7"),
+    (["prefill", "--shape", "1,2,2,16,16,x"], "6 or 7"),
+    (["prefill", "--shape", "0,2,2,16,16,8"], "at least 1"),
     (["prefill", "--shape", "1,2,2,-16,16,8"], "at least 1"), (["prefill", "--shape", ""], "6 or 7"),
-    (["prefill", "--shape", "1, 2,2,16,16,8"], "6 or 7"), (["prefill", "--shape", "1,2,2,16,99999999999999999999,8"], "6 or 7"),
+    (["prefill", "--shape", "1, 2,2,16,16,8"], "6 or 7"),
+    (["prefill", "--shape", "1,2,2,16,99999999999999999999,8"], "6 or 7"),
     (["prefill", *SHAPE, "--shape", "1,2"], "6 or 7"),
     (["prefill", "--shape", "1,3,2,16,16,8"], "multiple"), (["prefill", "--shape", "1,2,2,16,16,577"], "576"),
-    (["prefill", *SHAPE, "--dtype", "f64"], "f32, f16, bf16"), (["prefill", *SHAPE, "--dtype", "int8"], "f32, f16, bf16"),
-    (["prefill", *SHAPE, "--kv-dtype", "int4"], "int8, fp8"), (["prefill", *SHAPE, "--kv-dtype", "f32"], "kv_dtype"),
+    (["prefill", *SHAPE, "--dtype", "f64"], "f32, f16, bf16"),
+    (["prefill", *SHAPE, "--dtype", "int8"], "f32, f16, bf16"),
+    (["prefill", *SHAPE, "--kv-dtype", "int4"], "int8, fp8"),
+    (["prefill", *SHAPE, "--kv-dtype", "f32"], "kv_dtype"),
     (["prefill", *SHAPE, "--window", "3"], "--window"), (["prefill", *SHAPE, "--page", "-1"], "--page"),
-    (["prefill", *SHAPE, "--repeats", "0"], "--repeats"), (["prefill", *SHAPE, "--repeats", "1001"], "--repeats"),
-    (["prefill", *SHAPE, "--layout", "sbhd"], "bshd, bhsd"), (["prefill", *SHAPE, "--kernel", "nonsense"], "unknown kernel"),
-    (["prefill", *SHAPE, "--device", "tpu"], "unknown device"), (["prefill", *SHAPE, "--threads", "-1"], "threads"),
+    (["prefill", *SHAPE, "--repeats", "0"], "--repeats"),
+    (["prefill", *SHAPE, "--repeats", "1001"], "--repeats"),
+    (["prefill", *SHAPE, "--layout", "sbhd"], "bshd, bhsd"),
+    (["prefill", *SHAPE, "--kernel", "nonsense"], "unknown kernel"),
+    (["prefill", *SHAPE, "--device", "tpu"], "unknown device"),
+    (["prefill", *SHAPE, "--threads", "-1"], "threads"),
 ])
 def test_bench(fastattn, more, says):
     refused(fastattn("bench", *more), 2, "fastattn bench: ", says)

@@ -119,7 +119,8 @@ def rows_of(fastattn, *arguments):
 @pytest.mark.parametrize("dtype", ["bf16", "f16", "f32"])
 @pytest.mark.parametrize("operation, queries", [("prefill", 70), ("decode", 1)])
 def test_bench_rows(fastattn, operation, queries, dtype):
-    row, = rows_of(fastattn, operation, "--shape", f"1,4,2,{queries},130,64", "--dtype", dtype, "--causal", "--threads", "1")
+    row, = rows_of(fastattn, operation, "--shape", f"1,4,2,{queries},130,64", "--dtype", dtype, "--causal",
+                   "--threads", "1")
     assert row["op"] == operation and row["shape"] == [1, 4, 2, queries, 130, 64, 64]
     assert row["causal"] is True and row["dtype"] == dtype and row["threads"] == 1 and row["device"] == "cpu"
     assert row["roof_unit"] == ("TFLOP/s" if operation == "prefill" else "GB/s")
@@ -143,7 +144,8 @@ def test_bench_takes_several_shapes(fastattn):
 
 
 @pytest.mark.parametrize("more", [["--page", "16"], ["--page", "7", "--layout", "bhsd"], ["--layout", "bhsd"],
-                                  ["--kv-dtype", "int8"], ["--kv-dtype", "fp8", "--page", "16"], ["--window", "20,0"]])
+                                  ["--kv-dtype", "int8"], ["--kv-dtype", "fp8", "--page", "16"],
+                                  ["--window", "20,0"]])
 def test_bench_of_features(fastattn, more):
     row, = rows_of(fastattn, "decode", "--shape", "2,4,2,1,100,64", *more)
     assert row["kernel"]
