@@ -2,14 +2,14 @@
  * tile. */
 #include "cpu/lanes_avx2.h"
 
-enum { ROWS = 6 };
+enum { ROWS = 6, ITEM_STEP = ROWS };
 
-#include "cpu/prefill_tiles.h"
+#include "cpu/prefill_fma.h"
 
-fa_status fa_prefill_avx2_prepare(fa_plan *plan) { return tiles_prepare(plan); }
+fa_status fa_prefill_avx2_prepare(fa_plan *plan) { return fma_prepare(plan); }
 
 fa_status fa_prefill_avx2_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
                              fa_stream stream) {
   (void)stream;
-  return tiles_run(plan, args, workspace);
+  return fma_run(plan, args, workspace);
 }

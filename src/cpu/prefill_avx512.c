@@ -2,14 +2,14 @@
  * register tile. */
 #include "cpu/lanes_avx512.h"
 
-enum { ROWS = 12 };
+enum { ROWS = 12, ITEM_STEP = ROWS };
 
-#include "cpu/prefill_tiles.h"
+#include "cpu/prefill_fma.h"
 
-fa_status fa_prefill_avx512_prepare(fa_plan *plan) { return tiles_prepare(plan); }
+fa_status fa_prefill_avx512_prepare(fa_plan *plan) { return fma_prepare(plan); }
 
 fa_status fa_prefill_avx512_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
                              fa_stream stream) {
   (void)stream;
-  return tiles_run(plan, args, workspace);
+  return fma_run(plan, args, workspace);
 }

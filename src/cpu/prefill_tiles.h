@@ -1,5 +1,6 @@
 /* The two-level fp32 prefill that prefill_avx2.c and prefill_avx512.c compile for their instruction set.
- * Before it the including file includes its lanes_*.h and defines ROWS, the query rows of a register tile.
+ * Before it the including file includes its lanes_*.h and defines ROWS, the query rows of a register tile,
+ * and ITEM_STEP, which the query rows of a work item are a multiple of.
  *
  *   s = rules(scale * q k^T),  p = exp(s - m),  l = sum p,  o = sum p v / l,  lse = m + ln l
  *
@@ -32,10 +33,10 @@ enum {
 /* Sizes fixed by the plan; what a thread needs, in floats, every part a multiple of 64 bytes. */
 typedef struct tiling {
   int64_t dim, dim_v; /* dim_v rounded up to VEC */
-  int64_t rows;       /* query rows of an item, a multiple of ROWS */
+  int64_t rows;       /* query rows of an item, a multiple of ITEM_STEP */
   int64_t heads;      /* query heads of an item */
   int64_t keys;       /* keys of a block, a multiple of PANEL */
-  int64_t strips;     /* of an item: heads * rows / ROWS */
+  int64_t strips;     /* of an item: heads * ceil(rows / ROWS) */
 } tiling;
 
 typedef struct scratch {
@@ -57,13 +58,13 @@ static tiling tiling_of(const fa_plan *plan) {
   tiling t;
   t.dim = p->head_dim_qk;
   t.dim_v = fa_round_up(p->head_dim_v, VEC);
-  t.heads = fa_min(plan->group, ITEM_ROWS / ROWS);
-  t.rows = fa_round_up(fa_max(1, fa_min(p->max_seqlen_q, ITEM_ROWS / t.heads)), ROWS);
-  while (items_of(plan, &t) < wanted && t.rows > ROWS && t.rows * t.heads > LEAST_ITEM_ROWS)
-    t.rows = fa_round_up(t.rows / 2, ROWS);
+  t.heads = fa_min(plan->group, ITEM_ROWS / ITEM_STEP);
+  t.rows = fa_round_up(fa_max(1, fa_min(p->max_seqlen_q, ITEM_ROWS / t.heads)), ITEM_STEP);
+  while (items_of(plan, &t) < wanted && t.rows > ITEM_STEP && t.rows * t.heads > LEAST_ITEM_ROWS)
+    t.rows = fa_round_up(t.rows / 2, ITEM_STEP);
   while (items_of(plan, &t) < wanted && t.heads > 1 && t.rows * t.heads > LEAST_ITEM_ROWS)
     t.heads = (t.heads + 1) / 2;
-  t.strips = t.heads * (t.rows / ROWS);
+  t.strips = t.heads * fa_ceil_div(t.rows, ROWS);
   /* Half of L2 for the packed block, the rest for what streams by. */
   const int64_t fit = (cache > 0 ? cache : 1 << 20) / 2 / ((t.dim + t.dim_v) * (int64_t)sizeof(float));
   t.keys = fa_max(PANEL, fa_min(MOST_KEYS, fit) / PANEL * PANEL);
@@ -89,12 +90,6 @@ static size_t scratch_cut(const tiling *t, size_t exact_bytes, char *memory, scr
   }
   if (memory) parts->exact = memory + (size_t)at * sizeof(float);
   return (size_t)at * sizeof(float) + exact_bytes;
-}
-
-static size_t scratch_bytes(const fa_plan *plan) {
-  const tiling t = tiling_of(plan);
-  scratch none;
-  return scratch_cut(&t, fa_prefill_rows_exact_bytes(plan), NULL, &none);
 }
 
 /* ----------------------------------------------------------------- packing */
@@ -239,12 +234,12 @@ static void strip_block(const job *j, const scratch *w, const fa_score_rules *ru
   }
 }
 
-/* Row r of a finished strip to o and lse; false, and nothing written, when it is not finite. */
-static bool finish_row(const job *j, const scratch *w, int64_t strip, int64_t r, int64_t b, int64_t h,
+/* A finished row (its o, m and the lanes of its l) to row i of o and lse; false, and nothing written, when it
+ * is not finite. */
+static bool finish_row(const job *j, const float *o, float m, const float *lanes, int64_t b, int64_t h,
                        int64_t i, fa_cpu_rows o_rows) {
   const fa_attention_problem *p = &j->plan->problem;
-  const float *o = w->o + (strip * ROWS + r) * j->t.dim_v;
-  float m = w->m[strip * VEC + r], l = vec_sum(vec_load(w->l + (strip * ROWS + r) * VEC)), shrink = 1.0f;
+  float l = vec_sum(vec_load(lanes)), shrink = 1.0f;
   if (p->has_sinks) {
     const float sink = j->args->sinks[h], top = sink > m ? sink : m;
     const float reference = top == -INFINITY ? 0.0f : top;
@@ -271,8 +266,9 @@ static void finish_item(const job *j, const scratch *w, const item *it) {
     const int64_t h = it->head + n;
     const fa_cpu_rows o_rows = fa_cpu_q_rows(j->plan, j->args, &j->args->o, it->b, h);
     for (int64_t r = 0; r < it->rows; r++) {
-      const int64_t i = it->row + r;
-      if (!finish_row(j, w, n * strips + r / ROWS, r % ROWS, it->b, h, i, o_rows))
+      const int64_t i = it->row + r, strip = n * strips + r / ROWS, at = strip * ROWS + r % ROWS;
+      if (!finish_row(j, w->o + at * j->t.dim_v, w->m[strip * VEC + r % ROWS], w->l + at * VEC, it->b, h, i,
+                      o_rows))
         fa_prefill_rows_exact(j->plan, j->args, it->b, h, i, 1, w->exact);
     }
   }
@@ -312,39 +308,21 @@ static void run_item(const job *j, const scratch *w, const item *it) {
   finish_item(j, w, it);
 }
 
-static void job_body(void *shared, fa_cpu_work *work, int thread) {
-  const job *j = shared;
+/* The next item that has rows; false when there is none left. */
+static bool next_item(const job *j, fa_cpu_work *work, item *it) {
   const fa_attention_problem *p = &j->plan->problem;
-  const tiling *t = &j->t;
-  scratch w;
-  scratch_cut(t, 0, j->workspace + (size_t)thread * scratch_bytes(j->plan), &w);
-  const int64_t parts = fa_ceil_div(j->plan->group, t->heads), heads = p->batch * p->heads_kv * parts;
+  const int64_t parts = fa_ceil_div(j->plan->group, j->t.heads), heads = p->batch * p->heads_kv * parts;
   for (int64_t n = fa_cpu_take(work); n >= 0; n = fa_cpu_take(work)) {
     /* The last rows first: under a causal mask they are the longest. */
-    const int64_t row = (work->items - 1 - n) / heads * t->rows, part = n % parts,
-                  kv_head = n / parts % p->heads_kv;
-    item it;
-    it.b = n / (parts * p->heads_kv) % p->batch;
-    it.head = kv_head * j->plan->group + part * t->heads;
-    it.heads = fa_min(t->heads, j->plan->group - part * t->heads);
-    it.row = row;
-    it.rows = fa_min(t->rows, fa_cpu_seqlen_q(j->plan, j->args, it.b) - row);
-    if (it.rows > 0) run_item(j, &w, &it);
+    const int64_t part = n % parts, kv_head = n / parts % p->heads_kv;
+    it->row = (work->items - 1 - n) / heads * j->t.rows;
+    it->b = n / (parts * p->heads_kv) % p->batch;
+    it->head = kv_head * j->plan->group + part * j->t.heads;
+    it->heads = fa_min(j->t.heads, j->plan->group - part * j->t.heads);
+    it->rows = fa_min(j->t.rows, fa_cpu_seqlen_q(j->plan, j->args, it->b) - it->row);
+    if (it->rows > 0) return true;
   }
-}
-
-static fa_status tiles_prepare(fa_plan *plan) {
-  const tiling t = tiling_of(plan);
-  plan->tiles = (fa_tiles){t.rows, t.keys, ROWS, PANEL};
-  plan->kv_splits = 1;
-  plan->kernel_workspace_bytes = (size_t)plan->context->threads * scratch_bytes(plan);
-  return FA_OK;
-}
-
-static fa_status tiles_run(const fa_plan *plan, const fa_attention_args *args, void *workspace) {
-  job j = {plan, args, workspace, tiling_of(plan)};
-  fa_cpu_parallel(plan->context->threads, items_of(plan, &j.t), job_body, &j);
-  return FA_OK;
+  return false;
 }
 
 #endif
