@@ -8,8 +8,7 @@
  * row are two vectors: for bf16 the even and the odd elements (one shift, one mask, no shuffle), so q and o
  * lie in that order in scratch. Masked keys have weight 0 here; the driver does again in plain C what came
  * out not finite. Bound: reading K and V once. Measured on two Sapphire Rapids cores, bf16,
- * 1,32,8,1,262144,128: 84 ms, 12.7 GB/s, 71 to 75 % of a plain read (steps and other shapes:
- * docs/performance.md). */
+ * 1,32,8,1,262144,128: 88 ms, 12.1 GB/s, 55 to 62 % of a four-stream read (docs/performance.md). */
 #include <immintrin.h>
 
 #include "core/kernel_declarations.h"
