@@ -7,8 +7,9 @@
  * added up across lanes together. 16 elements of a row are two vectors: for bf16 the even and the odd
  * elements (one shift, one mask, no shuffle), so q and o lie in that order in scratch. The end of a row that
  * is no multiple of 16 goes through a buffer, since there are no masked 16-bit loads. Masked keys have weight
- * 0 here; the driver does again in plain C what came out not finite. Bound: reading K and V once. Measured on two Sapphire Rapids cores, bf16,
- * 1,32,8,1,262144,128: 111 ms, 9.6 GB/s, 55 % of a one-stream read (docs/performance.md). */
+ * 0 here; the driver does again in plain C what came out not finite. Bound: reading K and V once. Measured on
+ * two Sapphire Rapids cores, bf16, 1,32,8,1,262144,128: 111 ms, 9.6 GB/s, 55 % of a one-stream read
+ * (docs/performance.md). */
 #include <immintrin.h>
 
 #include "core/kernel_declarations.h"
