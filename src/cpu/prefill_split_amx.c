@@ -242,8 +242,7 @@ static tiling split_tiling(const fa_plan *plan) {
 
 fa_status fa_prefill_split_amx_prepare(fa_plan *plan) {
   if (fabsf(plan->problem.scale) > FA_SPLIT_LARGEST_SCALE)
-    return fa_fail(FA_ERROR_UNSUPPORTED,
-                   "scale %g is too large for values split into bf16 terms (at most %g)",
+    return fa_fail(FA_ERROR_UNSUPPORTED, "scale is %g; prefill_split_amx takes at most %g, other kernels any",
                    (double)plan->problem.scale, (double)FA_SPLIT_LARGEST_SCALE);
   const tiling t = split_tiling(plan);
   split_scratch none;
