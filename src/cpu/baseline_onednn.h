@@ -1,6 +1,7 @@
-/* What `standard` and `eager` share: the two matrix products of unfused attention by oneDNN, over all heads
- * at once, S = scale * Q K^T   [pairs, rows, keys]        O = P V   [pairs, rows, head_dim_v] with everything
- * of problem.dtype and sums in fp32. Between the products the baseline does its own passes over S.
+/* What `standard` and `eager` share: the two matrix products of unfused attention by oneDNN, all heads at once,
+ *   S = scale * Q K^T   [pairs, rows, keys]
+ *   O = P V             [pairs, rows, head_dim_v]
+ * everything of problem.dtype, sums in fp32. Between them the baseline does its own passes over S.
  *
  * A pair is (batch entry, KV head); its rows are the queries of all query heads of the group, one head after
  * another, so that grouped-query attention needs no copy of K and V. Where all scores do not fit the memory

@@ -1,11 +1,15 @@
 /* Attention as a framework runs it unfused, each step a pass over all of S:
- *   S = Q K^T in the input type (oneDNN, all heads at once); S *= scale; S = softcap * tanh(S / softcap) if
- * any; S += mask, an additive S_q x S_kv tensor of the input type, built once a run, one a batch entry and
- * broadcast over heads; with ALiBi, bias or a boolean mask, one a head. Left out where nothing is masked, as
- * frameworks do; P32 = softmax(S) in fp32; P = P32 cast to the input type (fp32 needs no cast: P32 is P's
- * place); O = P V (oneDNN). * Measured at 1,32,8,4096,4096,128, 2 threads of a Sapphire Rapids class Xeon
- * (AMX; other work on the machine, timed runs at real-time priority), oneDNN 3.2, ms: bf16 1259 (causal
- * 1340), fp16 2263, fp32 2506; beside it the same steps in PyTorch 2.15: 4162, 5323, 5059. */
+ *   S = Q K^T in the input type (oneDNN, all heads at once);
+ *   S *= scale;   S = softcap * tanh(S / softcap), if any;
+ *   S += mask, an additive S_q x S_kv tensor of the input type, built anew each run: one a batch entry, broadcast
+ *     over heads, or one a head with ALiBi, bias or a boolean mask; left out where nothing is masked;
+ *   P32 = softmax(S) in fp32;
+ *   P = P32 cast to the input type (fp32 needs no cast, so P32 takes the place of S);
+ *   O = P V (oneDNN).
+ *
+ * Measured at 1,32,8,4096,4096,128, 2 threads of a Sapphire Rapids class Xeon (AMX) that other work shared, timed
+ * runs at real-time priority, oneDNN 3.2, ms: bf16 1259 (causal 1340), fp16 2263, fp32 2506. Beside it
+ * the same steps in PyTorch 2.15, whose oneDNN is 3.13: 4162, 5323, 5059. */
 #include "core/kernel_declarations.h"
 #include "cpu/baseline_onednn.h"
 

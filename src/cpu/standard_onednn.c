@@ -1,11 +1,12 @@
 /* Standard attention at its best:
- *   S = scale * Q K^T, written in the input type (oneDNN, all heads at once, the scale in the product's
- * epilogue); one pass over S: mask (by index; no mask tensor for causal and window), softmax in fp32, P
- * written in place; O = P V (oneDNN). Bound: S is written once, read and written once more, read once: 4 S_q
- * S_kv elements of memory traffic a head. * Measured at 1,32,8,4096,4096,128, 2 threads of a Sapphire Rapids
- * class Xeon (AMX; other work on the machine, timed runs at real-time priority), oneDNN 3.2, ms: bf16 773,
- * fp16 1949, fp32 2064; beside it PyTorch 2.15's flash kernel 647, 1921, 2079 and its unfused attention on
- * oneDNN 3.13 4162, 5323, 5059. */
+ *   S = scale * Q K^T, written in the input type (oneDNN, all heads at once, the scale in its epilogue);
+ *   one pass over S: mask by index (no mask tensor for causal and window), softmax in fp32, P in place of S;
+ *   O = P V (oneDNN).
+ * Bound: S is written, read and written as P, and read again: 4 S_q S_kv elements of memory traffic a head.
+ *
+ * Measured at 1,32,8,4096,4096,128, 2 threads of a Sapphire Rapids class Xeon (AMX) that other work shared, timed
+ * runs at real-time priority, oneDNN 3.2, ms: bf16 773, fp16 1949, fp32 2064. Beside it PyTorch 2.15 (its
+ * oneDNN is 3.13): flash kernel 647, 1921, 2079; unfused attention 4162, 5323, 5059. */
 #include "core/kernel_declarations.h"
 #include "cpu/baseline_onednn.h"
 
