@@ -111,7 +111,8 @@ def test_public_header_compiles_alone(compiler, standard, tmp_path):
 
 def test_readme_feature_table_is_that_of_the_kernel_table(fastattn):
     kernels = {k["name"]: k for k in json.loads(fastattn("info", "--json", "-").stdout)["kernels"]}
-    columns = [kernels[name] for name in ("prefill_c", "prefill_avx2", "prefill_avx512", "prefill_bf16_amx")]
+    columns = [kernels[name] for name in ("prefill_c", "prefill_avx2", "prefill_avx512", "prefill_bf16_amx",
+                                          "prefill_split_amx")]
     text = (ROOT / "README.md").read_text()
     rows = re.findall(r"^\| [^|]*\(`([^`|]+)`\) \|(.*)\|$", text, re.MULTILINE)
     table = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
