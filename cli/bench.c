@@ -225,6 +225,7 @@ static void add_row(cJSON *rows, const fa_bench_case *c, const row *r, const fa_
     cJSON_AddStringToObject(json, "roof_name", r->result.roof_name);
   else
     cJSON_AddNullToObject(json, "roof_name");
+  add_number(json, "plain_read_gbps", r->result.plain_read > 0.0, r->result.plain_read);
   add_number(json, "roof_percent", r->roof_percent >= 0.0, r->roof_percent);
   add_number(json, "standard_ms", standard->ran, standard->ms);
   add_number(json, "standard_ms_min", standard->ran, standard->ms_min);

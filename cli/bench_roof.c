@@ -63,7 +63,8 @@ double fa_roof_arithmetic(const fa_roof_unit *unit, int threads) {
   return operations / (now() - begin) * 1e-12;
 }
 
-double fa_roof_bandwidth(const char *isa, int threads, const void *const memory[2], const size_t bytes[2]) {
+double fa_roof_bandwidth(const char *isa, int threads, int streams, const void *const memory[2],
+                         const size_t bytes[2]) {
   /* Small enough that threads finish together, large enough to stream. */
   enum { PIECE = 1 << 20, GRAIN = 1024 };
   const fa_roof_unit *const unit = fa_roof_of("", isa, 0);
@@ -77,7 +78,7 @@ double fa_roof_bandwidth(const char *isa, int threads, const void *const memory[
     const size_t at = (size_t)(second ? i - pieces : i) * PIECE;
     const size_t size = whole[second] - at < PIECE ? whole[second] - at : PIECE;
     volatile float sink;
-    unit->read((const char *)memory[second] + at, size, &sink);
+    unit->read((const char *)memory[second] + at, size, streams, &sink);
   }
   return (double)(whole[0] + whole[1]) / (now() - begin) * 1e-9;
 }

@@ -13,8 +13,9 @@ typedef struct fa_roof_unit {
   /* Multiplies and adds `rounds` times over; returns the floating-point operations done. `sink` keeps the
    * compiler from dropping the work. */
   double (*multiply)(int64_t rounds, volatile float *sink);
-  /* Reads every byte once; bytes is a multiple of 1024. */
-  void (*read)(const char *begin, size_t bytes, volatile float *sink);
+  /* Reads every byte once; bytes is a multiple of 1024. streams: 1 from begin to end, 4 in four places at
+   * once. */
+  void (*read)(const char *begin, size_t bytes, int streams, volatile float *sink);
 } fa_roof_unit;
 
 extern const fa_roof_unit fa_roof_c;
@@ -32,6 +33,7 @@ const fa_roof_unit *fa_roof_of(const char *arch, const char *isa, int is_16_bit)
 double fa_roof_arithmetic(const fa_roof_unit *unit, int threads);
 
 /* One sample, GB/s: reads the first bytes[i] of both memory[i] once, with the widest loads of `isa`. */
-double fa_roof_bandwidth(const char *isa, int threads, const void *const memory[2], const size_t bytes[2]);
+double fa_roof_bandwidth(const char *isa, int threads, int streams, const void *const memory[2],
+                         const size_t bytes[2]);
 
 #endif

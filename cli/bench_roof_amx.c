@@ -68,8 +68,8 @@ static double multiply(int64_t rounds, volatile float *sink) {
   return (double)rounds * (double)STEPS * 4.0 * (16.0 * 16.0 * 32.0 * 2.0);
 }
 
-static void read_all(const char *begin, size_t bytes, volatile float *sink) {
-  fa_roof_avx512.read(begin, bytes, sink);
+static void read_all(const char *begin, size_t bytes, int streams, volatile float *sink) {
+  fa_roof_avx512.read(begin, bytes, streams, sink);
 }
 
 const fa_roof_unit fa_roof_amx = {"amx", "AMX bf16, real data, tiles from L1", multiply, read_all};

@@ -23,13 +23,14 @@ static double multiply(int64_t rounds, volatile float *sink) {
 }
 
 /* Four streams, as in bench_roof_avx512.c. */
-static void read_all(const char *begin, size_t bytes, volatile float *sink) {
+static void read_all(const char *begin, size_t bytes, int streams, volatile float *sink) {
   __m256i mixed[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
                       _mm256_setzero_si256()};
-  const size_t stream = bytes / 4;
-  for (size_t i = 0; i < stream; i += 64) {
+  enum { CHUNK = 64 };
+  const size_t gap = streams == 1 ? CHUNK : bytes / 4, stride = streams == 1 ? 4 * CHUNK : CHUNK;
+  for (size_t i = 0; i < bytes / (4 * CHUNK); i++) {
     for (size_t w = 0; w < 4; w++) {
-      const char *const at = begin + w * stream + i;
+      const char *const at = begin + w * gap + i * stride;
       mixed[w] = _mm256_xor_si256(mixed[w], _mm256_loadu_si256((const __m256i *)at));
       mixed[w] = _mm256_xor_si256(mixed[w], _mm256_loadu_si256((const __m256i *)(at + 32)));
     }

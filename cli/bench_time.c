@@ -122,16 +122,14 @@ static fa_status sample(bench *b, fa_bench_who who, int repeat) {
   return status;
 }
 
-static double sample_roof(const bench *b, const fa_device_info *device, const fa_roof_unit *unit,
-                          int threads) {
-  if (!b->c->is_decode) return fa_roof_arithmetic(unit, threads);
+/* GB/s over the keys and values; warm where the contenders are. */
+static double sample_read(const bench *b, const fa_device_info *device, int threads, int streams) {
   const void *const memory[2] = {b->data.buffer[FA_BENCH_K], b->data.buffer[FA_BENCH_V]};
   const size_t bytes[2] = {(size_t)fa_bench_key_bytes(b->c, b->c->head_dim_qk),
                            (size_t)fa_bench_key_bytes(b->c, b->c->head_dim_v)};
-  const double first = fa_roof_bandwidth(device->isa, threads, memory, bytes);
+  const double first = fa_roof_bandwidth(device->isa, threads, streams, memory, bytes);
   const double ms = (double)(bytes[0] + bytes[1]) / first * 1e-6;
-  if (ms > SHORT_MS) return first;
-  return fa_roof_bandwidth(device->isa, threads, memory, bytes); /* warm, as the contenders are */
+  return ms > SHORT_MS ? first : fa_roof_bandwidth(device->isa, threads, streams, memory, bytes);
 }
 
 static int time_all(bench *b, const fa_device_info *device, int repeats, fa_bench_result *result) {
@@ -139,14 +137,19 @@ static int time_all(bench *b, const fa_device_info *device, int repeats, fa_benc
   for (int who = 0; who < FA_BENCH_CONTENDERS && !status; who++) {
     if (result->timing[who].ran) status = warm_up(b, (fa_bench_who)who);
   }
-  static double roofs[MOST_REPEATS];
+  static double roofs[MOST_REPEATS], plain_reads[MOST_REPEATS];
   const bool has_roof = strcmp(device->name, "cpu") == 0;
   fa_plan_info chosen = FA_PLAN_INFO_INIT;
   if (!status) status = fa_plan_describe(b->contender[FA_BENCH_FAST].plan, &chosen);
   const fa_roof_unit *unit = NULL;
   if (!status && has_roof) unit = fa_roof_of(chosen.arch, device->isa, fa_dtype_bytes(b->c->dtype) == 2);
   for (int repeat = 0; repeat < repeats && !status; repeat++) {
-    if (has_roof) roofs[repeat] = sample_roof(b, device, unit, result->threads);
+    if (has_roof && b->c->is_decode) {
+      roofs[repeat] = sample_read(b, device, result->threads, 4);
+      plain_reads[repeat] = sample_read(b, device, result->threads, 1);
+    } else if (has_roof) {
+      roofs[repeat] = fa_roof_arithmetic(unit, result->threads);
+    }
     for (int who = 0; who < FA_BENCH_CONTENDERS && !status; who++) {
       if (result->timing[who].ran) status = sample(b, (fa_bench_who)who, repeat);
     }
@@ -160,6 +163,7 @@ static int time_all(bench *b, const fa_device_info *device, int repeats, fa_benc
   }
   if (has_roof) {
     result->roof = median(roofs, repeats);
+    if (b->c->is_decode) result->plain_read = median(plain_reads, repeats);
     result->roof_name = b->c->is_decode ? "a read of the same bytes, four streams a thread" : unit->name;
   }
   return FA_EXIT_OK;
