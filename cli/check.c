@@ -38,7 +38,8 @@ int fa_check_command(int argc, const char **argv) {
   int code;
   if (!fa_options_parse(&help, table, argc, argv, NULL, &code)) return code;
   if (options.cases < 1) return fa_usage_error("--cases is %lld; it must be at least 1", options.cases);
-  if (options.seed < 0 && options.seed != LLONG_MIN) return fa_usage_error("--seed is %lld; it must be at least 0", options.seed);
+  if (options.seed < 0 && options.seed != LLONG_MIN)
+    return fa_usage_error("--seed is %lld; it must be at least 0", options.seed);
   fa_check_options check = FA_CHECK_OPTIONS_INIT;
   check.pattern = options.pattern;
   check.device = options.common.device;

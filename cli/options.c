@@ -181,7 +181,8 @@ bool fa_options_parse(const fa_command_help *help, const struct poptOption *tabl
   }
   words[0] = program;
   for (int i = 1; i < argc; i++) {
-    const bool bare = !strcmp(argv[i], "--json") && (i + 1 == argc || (argv[i + 1][0] == '-' && argv[i + 1][1] != '\0'));
+    const bool bare =
+        !strcmp(argv[i], "--json") && (i + 1 == argc || (argv[i + 1][0] == '-' && argv[i + 1][1] != '\0'));
     words[i] = bare ? "--json=-" : argv[i];
   }
   words[argc] = NULL;

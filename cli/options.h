@@ -1,7 +1,9 @@
-/* What every subcommand shares: option parsing, the error line, exit codes, and outputs that appear by rename.
+/* What every subcommand shares: option parsing, the error line, exit codes, and outputs that appear by
+ * rename.
  *
- * A subcommand is `int fa_<name>_command(int argc, const char **argv)` with argv[0] its own name; it returns its
- * exit code. Its option structure is static, because popt stores copies of strings there that live until exit. */
+ * A subcommand is `int fa_<name>_command(int argc, const char **argv)` with argv[0] its own name; it returns
+ * its exit code. Its option structure is static, because popt stores copies of strings there that live until
+ * exit. */
 #ifndef FA_CLI_OPTIONS_H
 #define FA_CLI_OPTIONS_H
 
@@ -15,8 +17,9 @@
 
 enum {
   FA_EXIT_OK = 0,
-  FA_EXIT_FAILURE = 1, /* could not be done: file, memory, device, a kernel that lacks a feature, a wrong result */
-  FA_EXIT_USAGE = 2    /* asked wrongly: options, names, shapes, types */
+  FA_EXIT_FAILURE =
+      1, /* could not be done: file, memory, device, a kernel that lacks a feature, a wrong result */
+  FA_EXIT_USAGE = 2 /* asked wrongly: options, names, shapes, types */
 };
 
 /* ------------------------------------------------------------------ options every subcommand takes */
@@ -28,41 +31,52 @@ typedef struct fa_common_options {
   const char *json; /* NULL: none; "-": standard output */
 } fa_common_options;
 
-#define FA_COMMON_OPTIONS_INIT {"cpu", 0, NULL, NULL}
+#define FA_COMMON_OPTIONS_INIT \
+  { "cpu", 0, NULL, NULL }
 
 /* Lines for the poptOption table of a subcommand; end the table with POPT_TABLEEND. */
-#define FA_OPTION_DEVICE(common)                                                            \
-  {"device", '\0', POPT_ARG_STRING, &(common).device, 0,                                    \
-   "where to run: cpu, cuda, cuda:N, ascend, ascend-sim (default cpu)", "NAME"}
-#define FA_OPTION_THREADS(common)                                                           \
-  {"threads", '\0', POPT_ARG_INT, &(common).threads, 0,                                     \
-   "CPU threads; 0 is one per core (default 0)", "N"}
-#define FA_OPTION_KERNEL(common)                                                            \
-  {"kernel", '\0', POPT_ARG_STRING, &(common).kernel, 0,                                    \
-   "a kernel by name, or a family: c, avx2, avx512, amx, standard, eager (default: the fastest that fits)", \
-   "NAME"}
-#define FA_OPTION_JSON(common)                                                              \
-  {"json", '\0', POPT_ARG_STRING, &(common).json, 0,                                        \
-   "also write the results as JSON to FILE; - is standard output, which then carries nothing else", "FILE"}
-#define FA_COMMON_OPTIONS(common)                                                           \
+#define FA_OPTION_DEVICE(common)                                                    \
+  {                                                                                 \
+    "device", '\0', POPT_ARG_STRING, &(common).device, 0,                           \
+        "where to run: cpu, cuda, cuda:N, ascend, ascend-sim (default cpu)", "NAME" \
+  }
+#define FA_OPTION_THREADS(common) \
+  { "threads", '\0', POPT_ARG_INT, &(common).threads, 0, "CPU threads; 0 is one per core (default 0)", "N" }
+#define FA_OPTION_KERNEL(common)                                                                           \
+  {                                                                                                        \
+    "kernel", '\0', POPT_ARG_STRING, &(common).kernel, 0,                                                  \
+        "a kernel by name, or a family: c, avx2, avx512, amx, standard, eager (default: the fastest that " \
+        "fits)",                                                                                           \
+        "NAME"                                                                                             \
+  }
+#define FA_OPTION_JSON(common)                                                                           \
+  {                                                                                                      \
+    "json", '\0', POPT_ARG_STRING, &(common).json, 0,                                                    \
+        "also write the results as JSON to FILE; - is standard output, which then carries nothing else", \
+        "FILE"                                                                                           \
+  }
+#define FA_COMMON_OPTIONS(common) \
   FA_OPTION_DEVICE(common), FA_OPTION_THREADS(common), FA_OPTION_KERNEL(common), FA_OPTION_JSON(common)
 
 /* ------------------------------------------------------------------------------- parsing */
 
 typedef struct fa_command_help {
-  const char *name;        /* "run" */
-  const char *usage;       /* "--q FILE --k FILE --v FILE --out FILE [OPTION...]" */
-  const char *description; /* a paragraph for a newcomer, lines of at most 80 columns, no newline at the end */
-  const char *example;     /* lines that can be pasted into a shell, each indented by two spaces */
+  const char *name;  /* "run" */
+  const char *usage; /* "--q FILE --k FILE --v FILE --out FILE [OPTION...]" */
+  const char
+      *description;    /* a paragraph for a newcomer, lines of at most 80 columns, no newline at the end */
+  const char *example; /* lines that can be pasted into a shell, each indented by two spaces */
 } fa_command_help;
 
-/* Parses argv into the places the table names. --help and -h are added, as is a suggestion for a misspelt option.
- * argument: where the one positional argument goes (NULL afterwards if it was not given); NULL if there is none.
- * Returns true to go on; otherwise *exit_code is what the subcommand returns (the help or the error is printed). */
-bool fa_options_parse(const fa_command_help *help, const struct poptOption *table, int argc, const char **argv,
-                      const char **argument, int *exit_code);
+/* Parses argv into the places the table names. --help and -h are added, as is a suggestion for a misspelt
+ * option. argument: where the one positional argument goes (NULL afterwards if it was not given); NULL if
+ * there is none. Returns true to go on; otherwise *exit_code is what the subcommand returns (the help or the
+ * error is printed). */
+bool fa_options_parse(const fa_command_help *help, const struct poptOption *table, int argc,
+                      const char **argv, const char **argument, int *exit_code);
 
-/* "a,b,c" -> values. Returns how many there were, or -1 if that is not `least` .. `most` integers in int64. */
+/* "a,b,c" -> values. Returns how many there were, or -1 if that is not `least` .. `most` integers in int64.
+ */
 int fa_options_integers(const char *text, int least, int most, int64_t *values);
 
 /* "f32", "f16", "bf16", "int8", "fp8" -> *dtype; false for anything else. */
@@ -80,22 +94,25 @@ int fa_failure(const char *format, ...) __attribute__((format(printf, 1, 2), col
 /* The same for fa_last_error(): ARGUMENT is usage, the rest failure. */
 int fa_library_error(fa_status status);
 
-/* Opens the context that --device and --threads ask for. Returns FA_EXIT_OK or prints and returns the code. */
+/* Opens the context that --device and --threads ask for. Returns FA_EXIT_OK or prints and returns the code.
+ */
 int fa_options_context(const fa_common_options *common, fa_context **context);
 
 /* ------------------------------------------------------------------------------- outputs */
 
-/* A file that appears under its name only when committed. Open it before the work starts, so that an unwritable
- * place costs nothing. Devices and pipes are written straight; "-" is standard output. */
+/* A file that appears under its name only when committed. Open it before the work starts, so that an
+ * unwritable place costs nothing. Devices and pipes are written straight; "-" is standard output. */
 typedef struct fa_output {
-  FILE *file;      /* NULL when not open */
+  FILE *file; /* NULL when not open */
   char *path;
   char *temporary; /* NULL when written straight */
 } fa_output;
 
-#define FA_OUTPUT_INIT {NULL, NULL, NULL}
+#define FA_OUTPUT_INIT \
+  { NULL, NULL, NULL }
 
-/* Both return FA_EXIT_OK, or print and return FA_EXIT_FAILURE; after a failed commit nothing is left behind. */
+/* Both return FA_EXIT_OK, or print and return FA_EXIT_FAILURE; after a failed commit nothing is left behind.
+ */
 int fa_output_open(fa_output *output, const char *path);
 int fa_output_commit(fa_output *output);
 /* For every way out without a commit; fine on one that is not open or was committed. Leaves errno alone. */
