@@ -1,5 +1,4 @@
-/* What every subcommand shares: option parsing, the error line, exit codes, and outputs that appear by
- * rename.
+/* What every subcommand shares: option parsing, the error line, exit codes, outputs that appear by rename.
  *
  * A subcommand is `int fa_<name>_command(int argc, const char **argv)` with argv[0] its own name; it returns
  * its exit code. Its option structure is static, because popt stores copies of strings there that live until
@@ -17,9 +16,8 @@
 
 enum {
   FA_EXIT_OK = 0,
-  FA_EXIT_FAILURE =
-      1, /* could not be done: file, memory, device, a kernel that lacks a feature, a wrong result */
-  FA_EXIT_USAGE = 2 /* asked wrongly: options, names, shapes, types */
+  FA_EXIT_FAILURE = 1, /* could not be done: file, memory, device, feature of a kernel, a wrong result */
+  FA_EXIT_USAGE = 2    /* asked wrongly: options, names, shapes, types */
 };
 
 /* ------------------------------------------------------------------ options every subcommand takes */
@@ -61,11 +59,10 @@ typedef struct fa_common_options {
 /* ------------------------------------------------------------------------------- parsing */
 
 typedef struct fa_command_help {
-  const char *name;  /* "run" */
-  const char *usage; /* "--q FILE --k FILE --v FILE --out FILE [OPTION...]" */
-  const char
-      *description;    /* a paragraph for a newcomer, lines of at most 80 columns, no newline at the end */
-  const char *example; /* lines that can be pasted into a shell, each indented by two spaces */
+  const char *name;        /* "run" */
+  const char *usage;       /* "--q FILE --k FILE --v FILE --out FILE [OPTION...]" */
+  const char *description; /* a paragraph for a newcomer, lines of at most 90 columns, no last newline */
+  const char *example;     /* lines that can be pasted into a shell, each indented by two spaces */
 } fa_command_help;
 
 /* Parses argv into the places the table names. --help and -h are added, as is a suggestion for a misspelt
@@ -75,8 +72,7 @@ typedef struct fa_command_help {
 bool fa_options_parse(const fa_command_help *help, const struct poptOption *table, int argc,
                       const char **argv, const char **argument, int *exit_code);
 
-/* "a,b,c" -> values. Returns how many there were, or -1 if that is not `least` .. `most` integers in int64.
- */
+/* "a,b,c" -> values. Returns how many there were, or -1 if that is not `least` .. `most` int64 integers. */
 int fa_options_integers(const char *text, int least, int most, int64_t *values);
 
 /* "f32", "f16", "bf16", "int8", "fp8" -> *dtype; false for anything else. */
@@ -94,8 +90,7 @@ int fa_failure(const char *format, ...) __attribute__((format(printf, 1, 2), col
 /* The same for fa_last_error(): ARGUMENT is usage, the rest failure. */
 int fa_library_error(fa_status status);
 
-/* Opens the context that --device and --threads ask for. Returns FA_EXIT_OK or prints and returns the code.
- */
+/* Opens the context that --device and --threads ask for. FA_EXIT_OK, or prints and returns the code. */
 int fa_options_context(const fa_common_options *common, fa_context **context);
 
 /* ------------------------------------------------------------------------------- outputs */
@@ -111,8 +106,7 @@ typedef struct fa_output {
 #define FA_OUTPUT_INIT \
   { NULL, NULL, NULL }
 
-/* Both return FA_EXIT_OK, or print and return FA_EXIT_FAILURE; after a failed commit nothing is left behind.
- */
+/* Both return FA_EXIT_OK, or print and return FA_EXIT_FAILURE; after a failed commit nothing stays. */
 int fa_output_open(fa_output *output, const char *path);
 int fa_output_commit(fa_output *output);
 /* For every way out without a commit; fine on one that is not open or was committed. Leaves errno alone. */
