@@ -103,7 +103,7 @@ static void load_tokens(const fa_plan *plan, const fa_attention_args *args, cons
 }
 
 /* Four lanes that the compiler maps to whatever the target has. Neither gcc 12 nor clang 19 keeps a 4 x 8
- * block of sums in registers when it is written as loops over arrays (measured: a quarter of the speed). */
+ * block of sums in registers when it is written as loops over arrays (docs/performance.md, "CPU prefill"). */
 typedef float lanes __attribute__((vector_size(16), may_alias));
 enum { WIDTH = 4 };
 
@@ -128,6 +128,13 @@ static void scores(const tile *t, const float *q, float scale, int64_t keys) {
   }
 }
 
+/* e^(m - reference), what earlier sums are multiplied by. Like a weight it never falls below least_weight for
+ * a row that has kept a key, so that an infinity already in o stays one. */
+static float shrink_of(float m, float reference) {
+  const float shrink = fa_exp_lane(m - reference);
+  return m == -INFINITY ? 0.0f : shrink < least_weight ? least_weight : shrink;
+}
+
 /* Turns the first `keys` scores of one row into weights; returns by how much earlier sums shrink. */
 static float softmax_row(float *restrict s, int64_t keys, float unit, float *m, float *l) {
   float top = *m;
@@ -149,7 +156,7 @@ static float softmax_row(float *restrict s, int64_t keys, float unit, float *m, 
     s[j] = s[j] == -INFINITY ? 0.0f : kept;
     sum[0] += s[j];
   }
-  const float shrink = *m == -INFINITY ? 0.0f : fa_exp_lane(*m - reference);
+  const float shrink = shrink_of(*m, reference);
   *l = *l * shrink + (((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])));
   *m = top;
   return shrink;
@@ -218,7 +225,7 @@ static void finish_row(const fa_plan *plan, const fa_attention_args *args, const
   if (p->has_sinks) {
     const float sink = args->sinks[h], top = sink > m ? sink : m;
     if (top != -INFINITY) {
-      shrink = m == -INFINITY ? 0.0f : fa_exp_lane(m - top);
+      shrink = shrink_of(m, top);
       l = l * shrink + fa_exp_lane(sink - top) * unit;
       m = top;
     }

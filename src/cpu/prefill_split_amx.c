@@ -9,8 +9,9 @@
  *   runs along the keys in AVX-512.
  * Bound: arithmetic; 12 (fp32), 8 (fp16) or 2 (bf16) times S_q S_kv (D + D_v) operations on AMX. An item with
  * q, k or v that cannot be split (infinite, NaN, above 2^60; V all below 2^-70) is done by the FMA kernel of
- * prefill_tiles.h.
- * Measured: docs/performance.md, "CPU prefill". */
+ * prefill_tiles.h. Measured (one core of a Sapphire Rapids class Xeon at 2.1 GHz, 4 query heads, 1 KV head, S
+ * 1024, D 128, best of short runs): 0.188 TFLOP/s in fp32, 0.246 in fp16, 0.425 in bf16; docs/performance.md,
+ * "CPU prefill", says when less. */
 #include "cpu/lanes_avx512.h"
 
 enum { ROWS = 12, ITEM_STEP = 32 };

@@ -14,10 +14,10 @@
 
 #include "fastattention/fastattention.h"
 
-enum { ROWS = 40, DIM = 48, COUNT = ROWS * DIM };
+enum { ROWS = 80, /* more than a key block of the plain-C kernel */ DIM = 48, COUNT = ROWS * DIM };
 
 typedef struct tensors {
-  float q[COUNT], k[COUNT], v[COUNT], o[COUNT], lse[ROWS], bias[ROWS * ROWS];
+  float q[COUNT], k[COUNT], v[COUNT], o[COUNT], lse[ROWS], bias[ROWS * ROWS], sink;
   uint8_t mask[ROWS * ROWS];
 } tensors;
 
@@ -47,6 +47,7 @@ static void attend(fa_context *context, const char *kernel, fa_attention_problem
   a.o = (fa_tensor){t->o, COUNT, DIM, DIM};
   a.bias = (fa_tensor){t->bias, 0, ROWS, 0};
   a.mask = (fa_tensor){t->mask, 0, ROWS, 0};
+  a.sinks = &t->sink;
   a.lse = t->lse;
   a.lse_stride_batch = a.lse_stride_head = ROWS;
   const size_t bytes = fa_plan_workspace_bytes(plan);
@@ -105,6 +106,13 @@ static void infinity_under_the_boolean_mask(fa_context *context, const char *ker
   assert_rows(t, &p, ROWS, 1.0);
 }
 
+static void assert_only_column_2_is_infinite(const tensors *t) {
+  for (int n = 0; n < COUNT; n++) {
+    if (n % DIM == 2) assert_true(isinf(t->o[n]) && t->o[n] > 0.0f);
+    else assert_true(isfinite(t->o[n]));
+  }
+}
+
 /* Its weight is e^-200, which is 0 in fp32 but not in arithmetic. */
 static void infinity_behind_a_vanishing_weight(fa_context *context, const char *kernel, tensors *t) {
   fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
@@ -112,10 +120,26 @@ static void infinity_behind_a_vanishing_weight(fa_context *context, const char *
   for (int i = 0; i < ROWS; i++) t->bias[i * ROWS + 5] = -200.0f;
   t->v[5 * DIM + 2] = INFINITY;
   attend(context, kernel, p, t);
-  for (int n = 0; n < COUNT; n++) {
-    if (n % DIM == 2) assert_true(isinf(t->o[n]) && t->o[n] > 0.0f);
-    else assert_true(isfinite(t->o[n]));
-  }
+  assert_only_column_2_is_infinite(t);
+}
+
+/* Seen first, and only later keys, or the sink, make its weight vanish. */
+static void infinity_before_a_rising_maximum(fa_context *context, const char *kernel, tensors *t) {
+  fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
+  p.has_bias = 1;
+  t->v[5 * DIM + 2] = INFINITY;
+  for (int i = 0; i < ROWS; i++)
+    for (int j = 70; j < ROWS; j++) t->bias[i * ROWS + j] = 200.0f;
+  attend(context, kernel, p, t);
+  assert_only_column_2_is_infinite(t);
+}
+static void infinity_under_a_high_sink(fa_context *context, const char *kernel, tensors *t) {
+  fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
+  p.has_sinks = 1;
+  t->v[5 * DIM + 2] = INFINITY;
+  t->sink = 200.0f;
+  attend(context, kernel, p, t);
+  assert_only_column_2_is_infinite(t);
 }
 
 static void rows_whose_bias_is_minus_infinity(fa_context *context, const char *kernel, tensors *t) {
@@ -150,7 +174,7 @@ static void every_prefill_kernel(fa_context *context, extreme test) {
   for (int32_t n = 0; n < fa_kernel_count(); n++) {
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
     assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
-    const uint32_t needed = FA_FEATURE_BIAS | FA_FEATURE_MASK | FA_FEATURE_CAUSAL;
+    const uint32_t needed = FA_FEATURE_BIAS | FA_FEATURE_MASK | FA_FEATURE_CAUSAL | FA_FEATURE_SINKS;
     if (!info.available || info.is_baseline || strcmp(info.device, "cpu") != 0 ||
         strcmp(info.operation, "prefill") != 0 || !(info.dtypes & 1u << FA_FLOAT32) ||
         needed & ~info.features)
@@ -167,6 +191,8 @@ static void every_prefill_kernel(fa_context *context, extreme test) {
 TEST(nan_under_the_causal_mask)
 TEST(infinity_under_the_boolean_mask)
 TEST(infinity_behind_a_vanishing_weight)
+TEST(infinity_before_a_rising_maximum)
+TEST(infinity_under_a_high_sink)
 TEST(rows_whose_bias_is_minus_infinity)
 TEST(large_queries_small_keys)
 TEST(values_near_the_largest)
@@ -183,6 +209,8 @@ int main(void) {
       cmocka_unit_test(test_nan_under_the_causal_mask),
       cmocka_unit_test(test_infinity_under_the_boolean_mask),
       cmocka_unit_test(test_infinity_behind_a_vanishing_weight),
+      cmocka_unit_test(test_infinity_before_a_rising_maximum),
+      cmocka_unit_test(test_infinity_under_a_high_sink),
       cmocka_unit_test(test_rows_whose_bias_is_minus_infinity),
       cmocka_unit_test(test_large_queries_small_keys),
       cmocka_unit_test(test_values_near_the_largest),
