@@ -32,7 +32,9 @@ def folder(preset):
 
 def environment():
     env = dict(os.environ)
-    env.setdefault("ASAN_OPTIONS", "detect_stack_use_after_return=1:strict_string_checks=1")
+    # No detect_stack_use_after_return: gcc 12 then places 64-byte vectors on the stack without their alignment and
+    # stores to them as if they had it (gcc bug 110027), which crashes about one run in two.
+    env.setdefault("ASAN_OPTIONS", "strict_string_checks=1")
     env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     env.setdefault("TSAN_OPTIONS", "ignore_noninstrumented_modules=1")
     if shutil.which("clang-19"):
