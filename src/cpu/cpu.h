@@ -88,6 +88,7 @@ typedef struct fa_cpu_tokens {
 static inline fa_cpu_tokens fa_cpu_tokens_of(const fa_plan *plan, const fa_attention_args *args,
                                              const fa_tensor *t, size_t element_bytes, int64_t b, int64_t kv_head) {
   const int64_t size = (int64_t)element_bytes;
+  if (!t->data) return (fa_cpu_tokens){NULL, 0, 0, 0, NULL}; /* no entry has a token */
   fa_cpu_tokens tokens = {(char *)t->data + kv_head * t->stride_head * size, t->stride_seq * size,
                           plan->problem.ragged_kv ? 0 : t->stride_batch * size, plan->problem.page_size, NULL};
   if (tokens.page_size) tokens.pages = args->page_table + b * args->page_table_stride;

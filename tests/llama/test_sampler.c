@@ -32,7 +32,7 @@ static void draw(double temperature, int64_t top_k, double top_p, uint64_t seed,
 
 /* Five standard deviations of a binomial count. */
 static void assert_share(int count, double probability) {
-  const double expected = DRAWS * probability;
+  const double expected = (double)DRAWS * probability;
   assert_true(fabs(count - expected) <= 5.0 * sqrt(expected * (1.0 - probability)) + 1e-9);
 }
 
