@@ -5,14 +5,17 @@
  * P^T leaves the softmax in B-operand layout after one permute; O^T stays in fp32 tiles until the end.
  *
  * Level two: a sub-block of 32 queries times a key block of 32 * `chunks` keys, in 2 x 2 tiles; a chunk is 32 keys.
- * One iteration, for key block `now` and its predecessor `before`, runs `units` rounds of
- *     S^T of a unit's chunks of `now`        |  softmax of the previous unit's chunks
- *     O^T of one pair of d tiles of `before` |  softmax of this unit's chunks
- * with the softmax cut into halves of 8 keys x 16 queries spread evenly between the products, so that the tile unit
- * and the vector units work at once.
+ * Work goes in rounds, `units` of them a key block. Round t, one after another:
+ *     S^T of the chunks of unit t                       |  first part of the softmax of unit t - 1
+ *     O^T of one pair of d tiles, unit t - `units` - 1  |  the rest of it
+ * with the softmax cut into rows of 2 keys x 16 queries, spread evenly behind the single tile products, so that the
+ * tile unit and the vector units work at once: longer runs of vector work fill the scheduler, and the next product
+ * does not get in. Scores are a round old when they are read: a load behind the tile store it depends on waits for the
+ * store to leave the core.
  *
- * Softmax reference: an integer power of two per query, raised only when a score exceeds it by 2^8. Raising is exact
- * (powers of two), hardly ever happens, and P, sums and O carry it: O through `pending`, applied before its next use. */
+ * Softmax reference: an integer power of two per query, raised only when a score exceeds it by more than 2^8, which
+ * shows in the sum of P. Raising is exact (powers of two), hardly ever happens, and P, sums and O carry it: O through
+ * `pending`, applied before its next use. */
 #ifndef FA_CPU_PIPELINE_AMX_H
 #define FA_CPU_PIPELINE_AMX_H
 
@@ -30,7 +33,7 @@ typedef struct fa_amx_shape {
   int unit_chunks; /* chunks of keys a unit scores; chunks = units * unit_chunks */
 } fa_amx_shape;
 
-/* One sub-block of 32 queries (two lanes groups of 16) of one head. */
+/* One sub-block of 32 queries (two groups of 16 lanes) of one head. */
 typedef struct fa_amx_sub {
   int64_t row;  /* first query */
   int64_t head; /* query head */
@@ -46,23 +49,29 @@ typedef struct fa_amx_block {
 
 typedef struct fa_amx_pipeline {
   float *scores[2];  /* ring of two units: [unit_chunks][2 key tiles][2 query tiles][16 x 16] */
-  char *p[2];        /* of `now` and `before`: [chunks][2 query tiles] B tiles */
+  char *p[2];        /* ring of two key blocks: [chunks][2 query tiles] B tiles */
   const char *q;     /* [subs][qk_steps][2 query tiles] B tiles */
-  const char *k;     /* [keys / 16][qk_steps] A tiles */
-  const char *v;     /* [keys / 32][2 * units] A tiles of V^T */
+  const char *k;     /* [keys / 32][qk_steps][2 key tiles] A tiles */
+  const char *v;     /* [key blocks][units][chunks][2 d tiles] A tiles of V^T */
   float *o;          /* [subs][units][2 d tiles][2 query tiles][16 x 16] */
   float *reference;  /* [subs][32], log2 */
-  float *threshold;  /* [subs][32], in units of unscaled scores; -inf before the first kept key */
+  float *limit;      /* [subs][32], of the sum of 8 P before the reference must be looked at; below 0: no key yet */
   float *sum;        /* [subs][32], of P as rounded: o is then a weighted mean whatever the rounding */
   float *exact_sum;  /* [subs][32], of P before rounding, for lse */
   int wants_lse;
-  float *pending;    /* [32] factors O of the current sub still lacks */
+  float *pending;    /* [32] factors O of the current sub-block still lacks */
   int has_pending;
+  float *unstored;   /* where the accumulators in the tiles belong */
+  float *discard;    /* four tiles: where they go if they belong nowhere */
   int64_t seqlen_kv;
   fa_band band;
   const fa_amx_sub *subs;
   __m512 scale;      /* scale * log2(e), positive */
 } fa_amx_pipeline;
+
+#define FA_NO_KEY_YET (-1.0f)
+#define FA_RAISE_LOG2 8.0f   /* a score this far above the reference raises it */
+#define FA_SUM_LIMIT 0x1p8f   /* 8 P that sum to more hold one that may have to */
 
 /* 2^t with a relative error of 1e-4, a twentieth of a bf16 step (lse is as good as that, absolutely): a cubic on
  * [0, 1) and an exponent. */
@@ -75,22 +84,42 @@ FA_AMX_INLINE __m512 fa_exp2_bf16(__m512 t) {
   return _mm512_scalef_ps(p, t);
 }
 
-/* Raises the reference of the lanes whose new maximum is beyond the threshold, and everything that hangs on it:
- * the sums, this block's P so far (`pairs` rows of key pairs) and, later, O. */
-static __attribute__((noinline)) void fa_amx_raise(fa_amx_pipeline *w, int32_t sub, int query_tile, char *p, int pairs,
-                                                   __m512 maximum) {
+/* P of 2 keys x 16 queries into one row of a B tile, (even key, odd key) in pairs; adds to the sums of P as rounded and
+ * before rounding. */
+FA_AMX_INLINE void fa_amx_exponentials(const fa_amx_pipeline *w, const float *scores, __m512 reference, char *row,
+                                       __m512 *sum, __m512 *exact) {
+  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                              6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512 even = fa_exp2_bf16(_mm512_fmsub_ps(_mm512_load_ps(scores), w->scale, reference));
+  const __m512 odd = fa_exp2_bf16(_mm512_fmsub_ps(_mm512_load_ps(scores + 16), w->scale, reference));
+  if (w->wants_lse) *exact = _mm512_add_ps(*exact, _mm512_add_ps(even, odd));
+  const __m512i both = _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+  _mm512_store_si512(row, both);
+  *sum = _mm512_dpbf16_ps(*sum, (__m512bh)both, (__m512bh)_mm512_set1_epi16(0x3f80));
+}
+
+/* A rare path: 8 keys have a large sum or are the first of a lane.
+ * Raises the reference of the lanes where one is more than 2^8 above it, and everything that hangs on it: the sums,
+ * this block's P so far (`pairs` rows of key pairs of `p`) and, later, O. Returns the reference to use. */
+static __attribute__((noinline)) __m512 fa_amx_raise(fa_amx_pipeline *w, int32_t sub, int query_tile, char *p,
+                                                     int pairs, const float *scores) {
   const int64_t lane = (int64_t)sub * FA_SUB_ROWS + query_tile * 16;
-  const __m512 threshold = _mm512_load_ps(w->threshold + lane);
+  const __m512 limit = _mm512_load_ps(w->limit + lane);
   const __m512 old = _mm512_load_ps(w->reference + lane);
-  const __mmask16 up = _mm512_cmp_ps_mask(maximum, threshold, _CMP_GT_OQ);
-  const __mmask16 first = up & _mm512_cmp_ps_mask(threshold, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
-  const __m512 ceiling = _mm512_roundscale_ps(_mm512_mul_ps(maximum, w->scale), _MM_FROUND_TO_POS_INF);
-  const __m512 raised = _mm512_mask_mov_ps(old, up, ceiling);
+  __m512 maximum = _mm512_load_ps(scores);
+  for (int i = 1; i < 8; ++i) maximum = _mm512_max_ps(maximum, _mm512_load_ps(scores + i * 16));
+  maximum = _mm512_mul_ps(maximum, w->scale);
+  const __mmask16 no_key_yet = _mm512_cmp_ps_mask(limit, _mm512_setzero_ps(), _CMP_LT_OQ);
+  const __mmask16 first = no_key_yet & _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(-INFINITY), _CMP_GT_OQ);
+  const __mmask16 above = (__mmask16)~no_key_yet &
+                          _mm512_cmp_ps_mask(maximum, _mm512_add_ps(old, _mm512_set1_ps(FA_RAISE_LOG2)), _CMP_GT_OQ);
+  const __mmask16 up = first | above;
+  if (!up) return old;
+  const __m512 raised = _mm512_mask_roundscale_ps(old, up, maximum, _MM_FROUND_TO_POS_INF);
   __m512 factor = _mm512_mask_scalef_ps(_mm512_set1_ps(1.0f), up, _mm512_set1_ps(1.0f), _mm512_sub_ps(old, raised));
   factor = _mm512_mask_mov_ps(factor, first, _mm512_setzero_ps()); /* nothing to keep yet */
   _mm512_store_ps(w->reference + lane, raised);
-  const __m512 limit = _mm512_div_ps(_mm512_add_ps(raised, _mm512_set1_ps(8.0f)), w->scale);
-  _mm512_mask_store_ps(w->threshold + lane, up, limit);
+  _mm512_mask_store_ps(w->limit + lane, up, _mm512_set1_ps(FA_SUM_LIMIT));
   _mm512_store_ps(w->sum + lane, _mm512_mul_ps(factor, _mm512_load_ps(w->sum + lane)));
   _mm512_store_ps(w->exact_sum + lane, _mm512_mul_ps(factor, _mm512_load_ps(w->exact_sum + lane)));
   float *pending = w->pending + query_tile * 16;
@@ -105,6 +134,7 @@ static __attribute__((noinline)) void fa_amx_raise(fa_amx_pipeline *w, int32_t s
     _mm512_store_si512(row, _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even_key), 16),
                                             _mm512_and_si512(_mm512_castps_si512(odd_key), odd)));
   }
+  return raised;
 }
 
 static __attribute__((noinline)) void fa_amx_apply_pending(fa_amx_pipeline *w, int32_t sub, int units) {
@@ -137,126 +167,154 @@ static __attribute__((noinline)) void fa_amx_mask(const fa_amx_pipeline *w, floa
   }
 }
 
-/* Softmax of half `half` (0..7: key tile, query tile, upper or lower 8 keys) of a 32 x 32 chunk. */
-FA_AMX_INLINE void fa_amx_softmax_half(fa_amx_pipeline *w, const fa_amx_block *block, float *chunk_scores, char *p,
-                                       int chunk, int half) {
-  const int key_tile = half >> 2, query_tile = half >> 1 & 1, eight = half & 1;
-  float *s = chunk_scores + (key_tile * 2 + query_tile) * FA_TILE_FLOATS + eight * 128;
-  if (__builtin_expect(block->edge, 0))
-    fa_amx_mask(w, s, block->key + chunk * FA_CHUNK_KEYS + key_tile * 16 + eight * 8,
-                w->subs[block->sub].row + query_tile * 16);
-  __m512 v[8];
-  for (int i = 0; i < 8; ++i) v[i] = _mm512_load_ps(s + i * 16);
-  const __m512 maximum = _mm512_max_ps(_mm512_max_ps(_mm512_max_ps(v[0], v[1]), _mm512_max_ps(v[2], v[3])),
-                                       _mm512_max_ps(_mm512_max_ps(v[4], v[5]), _mm512_max_ps(v[6], v[7])));
-  const int64_t lane = (int64_t)block->sub * FA_SUB_ROWS + query_tile * 16;
-  if (__builtin_expect(_mm512_cmp_ps_mask(maximum, _mm512_load_ps(w->threshold + lane), _CMP_GT_OQ), 0))
-    fa_amx_raise(w, block->sub, query_tile, p, chunk * 16 + key_tile * 8 + eight * 4, maximum);
-  const __m512 reference = _mm512_load_ps(w->reference + lane);
-  /* Two rows of 16 bf16, (even key, odd key), become one row of 16 pairs. */
-  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                              6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  char *row = p + (chunk * 2 + query_tile) * FA_TILE_BYTES + key_tile * 512 + eight * 256;
-  const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
-  __m512 sum = _mm512_load_ps(w->sum + lane), exact = _mm512_setzero_ps();
-  for (int i = 0; i < 8; i += 2) {
-    const __m512 even = fa_exp2_bf16(_mm512_fmsub_ps(v[i], w->scale, reference));
-    const __m512 odd = fa_exp2_bf16(_mm512_fmsub_ps(v[i + 1], w->scale, reference));
-    if (w->wants_lse) exact = _mm512_add_ps(exact, _mm512_add_ps(even, odd));
-    const __m512i both = _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
-    _mm512_store_si512(row + i * 32, both);
-    sum = _mm512_dpbf16_ps(sum, (__m512bh)both, ones);
+/* The softmax of a unit's chunks. */
+typedef struct fa_amx_softmax {
+  const fa_amx_block *block; /* NULL: nothing to do */
+  float *scores;
+  char *p; /* of the key block: [chunks][2 query tiles] */
+  int first_chunk;
+  int rows;          /* 32 a chunk, spread over */
+  int products;      /* so many tile products */
+  __m512 reference;  /* of the eight keys in work */
+  __m512 sum, exact; /* of their P as rounded, and before rounding */
+} fa_amx_softmax;
+
+/* Row `i` of the unit: 2 keys x 16 queries. Four rows (eight keys, half a tile) share their bookkeeping. */
+FA_AMX_INLINE void fa_amx_softmax_row(fa_amx_pipeline *w, fa_amx_softmax *at, int i) {
+  const int unit_chunk = i >> 5, key_tile = i >> 4 & 1, query_tile = i >> 3 & 1, eight = i >> 2 & 1, pair = i & 3;
+  const int chunk = at->first_chunk + unit_chunk;
+  const int32_t sub = at->block->sub;
+  const int64_t lane = (int64_t)sub * FA_SUB_ROWS + query_tile * 16;
+  float *scores = at->scores + (unit_chunk * 4 + key_tile * 2 + query_tile) * FA_TILE_FLOATS + eight * 128;
+  char *row = at->p + (chunk * 2 + query_tile) * FA_TILE_BYTES + key_tile * 512 + eight * 256;
+  if (pair == 0) {
+    if (__builtin_expect(at->block->edge, 0))
+      fa_amx_mask(w, scores, at->block->key + chunk * FA_CHUNK_KEYS + key_tile * 16 + eight * 8,
+                  w->subs[sub].row + query_tile * 16);
+    at->reference = _mm512_load_ps(w->reference + lane);
+    at->sum = at->exact = _mm512_setzero_ps();
   }
-  _mm512_store_ps(w->sum + lane, sum);
-  if (w->wants_lse) _mm512_store_ps(w->exact_sum + lane, _mm512_add_ps(exact, _mm512_load_ps(w->exact_sum + lane)));
+  fa_amx_exponentials(w, scores + pair * 32, at->reference, row + pair * 64, &at->sum, &at->exact);
+  if (pair < 3) return;
+  if (__builtin_expect(_mm512_cmp_ps_mask(at->sum, _mm512_load_ps(w->limit + lane), _CMP_GT_OQ), 0)) {
+    const __m512 reference =
+        fa_amx_raise(w, sub, query_tile, at->p, chunk * 16 + key_tile * 8 + eight * 4, scores);
+    at->sum = at->exact = _mm512_setzero_ps();
+    for (int r = 0; r < 4; ++r)
+      fa_amx_exponentials(w, scores + r * 32, reference, row + r * 64, &at->sum, &at->exact);
+  }
+  _mm512_store_ps(w->sum + lane, _mm512_add_ps(at->sum, _mm512_load_ps(w->sum + lane)));
+  if (w->wants_lse)
+    _mm512_store_ps(w->exact_sum + lane, _mm512_add_ps(at->exact, _mm512_load_ps(w->exact_sum + lane)));
 }
 
-/* The softmax work that step `step` of `steps` of a unit does: halves, spread evenly. */
-FA_AMX_INLINE void fa_amx_softmax_step(fa_amx_pipeline *w, const fa_amx_block *block, float *unit_scores, char *p,
-                                       int first_chunk, int unit_chunks, int step, int steps) {
-  const int halves = 8 * unit_chunks;
-  for (int h = step * halves / steps; h < (step + 1) * halves / steps; ++h)
-    fa_amx_softmax_half(w, block, unit_scores + (h >> 3) * 4 * FA_TILE_FLOATS, p, first_chunk + (h >> 3), h & 7);
+/* The rows beside product `product` of the round. */
+FA_AMX_INLINE void fa_amx_softmax_beside(fa_amx_pipeline *w, fa_amx_softmax *at, int product) {
+  if (at->block)
+    for (int i = product * at->rows / at->products; i < (product + 1) * at->rows / at->products; ++i)
+      fa_amx_softmax_row(w, at, i);
 }
 
-/* One iteration: scores and half-done softmax of `now`, the rest of the softmax and the output of `before`; either
- * NULL at the ends. Inlined with a constant shape for the head sizes that
- * matter. */
-FA_AMX_INLINE void fa_amx_iterate_shape(fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before,
-                                        int qk_steps, int units, int unit_chunks) {
-  const int chunks = units * unit_chunks;
-  const int steps = chunks + unit_chunks * qk_steps; /* of a unit's softmax: its output phase, then the next scores */
-  for (int unit = 0; unit < units; ++unit) {
-    const fa_amx_block *finishing = unit ? now : before;
-    char *finishing_p = unit ? w->p[0] : w->p[1];
-    const int finishing_chunk = (unit ? unit - 1 : units - 1) * unit_chunks;
-    float *finishing_scores = w->scores[1];
+/* One product of a 2 x 2 block, and the softmax beside it. In the first step the accumulators of the phase before are
+ * stored, one after another, before they begin anew: a store right behind its last product waits for it, fills the
+ * scheduler and holds up everything behind it (a fifth of the tile unit's time). */
+#define FA_AMX_PRODUCT(tile, a, b, first, begin, at, product)                      \
+  do {                                                                             \
+    if (first) {                                                                   \
+      FA_TILE_STORE(tile, w->unstored + (tile) * FA_TILE_FLOATS);                  \
+      begin(tile);                                                                 \
+    }                                                                              \
+    FA_TILE_MULTIPLY(tile, a, b);                                                  \
+    fa_amx_softmax_beside(w, at, product);                                         \
+  } while (0)
+#define FA_AMX_FROM_ZERO(tile) FA_TILE_ZERO(tile)
+#define FA_AMX_FROM_O(tile) FA_TILE_STREAM(tile, o + (tile) * FA_TILE_FLOATS)
+
+/* Stores the accumulators now, where no phase follows that would. */
+FA_AMX_INLINE void fa_amx_flush(fa_amx_pipeline *w) {
+  FA_TILE_STORE(0, w->unstored);
+  FA_TILE_STORE(1, w->unstored + FA_TILE_FLOATS);
+  FA_TILE_STORE(2, w->unstored + 2 * FA_TILE_FLOATS);
+  FA_TILE_STORE(3, w->unstored + 3 * FA_TILE_FLOATS);
+  w->unstored = w->discard;
+}
+
+/* Scores of a unit's chunks of `now`, beside the first part of the softmax. */
+FA_AMX_INLINE void fa_amx_scores(fa_amx_pipeline *w, const fa_amx_block *now, int first_chunk, fa_amx_softmax *at,
+                                 int qk_steps, int unit_chunks) {
+  if (!now) {
+    fa_amx_flush(w);
+    for (int i = 0; i < 4 * unit_chunks * qk_steps; ++i) fa_amx_softmax_beside(w, at, i);
+    return;
+  }
 #pragma GCC unroll 4
-    for (int c = 0; c < unit_chunks; ++c) {
-      const char *k = NULL, *q = NULL;
-      if (now) {
-        k = w->k + (now->packed / 16 + (unit * unit_chunks + c) * 2) * qk_steps * FA_TILE_BYTES;
-        q = w->q + (int64_t)now->sub * qk_steps * 2 * FA_TILE_BYTES;
-        FA_TILE_ZERO(0);
-        FA_TILE_ZERO(1);
-        FA_TILE_ZERO(2);
-        FA_TILE_ZERO(3);
-      }
+  for (int c = 0; c < unit_chunks; ++c) {
+    const char *k = w->k + (now->packed / FA_CHUNK_KEYS + first_chunk + c) * qk_steps * 2 * FA_TILE_BYTES;
+    const char *q = w->q + (int64_t)now->sub * qk_steps * 2 * FA_TILE_BYTES;
 #pragma GCC unroll 8
-      for (int s = 0; s < qk_steps; ++s) {
-        if (now) {
-          FA_TILE_STREAM(4, k + s * FA_TILE_BYTES);
-          FA_TILE_LOAD(6, q + s * 2 * FA_TILE_BYTES);
-          FA_TILE_STREAM(5, k + (qk_steps + s) * FA_TILE_BYTES);
-          FA_TILE_LOAD(7, q + (s * 2 + 1) * FA_TILE_BYTES);
-          fa_tile_multiply_2x2();
-        }
-        if (finishing)
-          fa_amx_softmax_step(w, finishing, finishing_scores, finishing_p, finishing_chunk, unit_chunks,
-                              chunks + c * qk_steps + s, steps);
-      }
-      if (now) {
-        float *scores = w->scores[0] + c * 4 * FA_TILE_FLOATS;
-        FA_TILE_STORE(0, scores);
-        FA_TILE_STORE(1, scores + FA_TILE_FLOATS);
-        FA_TILE_STORE(2, scores + 2 * FA_TILE_FLOATS);
-        FA_TILE_STORE(3, scores + 3 * FA_TILE_FLOATS);
-      }
+    for (int s = 0; s < qk_steps; ++s) {
+      const int product = 4 * (c * qk_steps + s);
+      FA_TILE_STREAM(4, k + s * 2 * FA_TILE_BYTES);
+      FA_TILE_LOAD(6, q + s * 2 * FA_TILE_BYTES);
+      FA_AMX_PRODUCT(0, 4, 6, s == 0, FA_AMX_FROM_ZERO, at, product);
+      FA_TILE_LOAD(7, q + (s * 2 + 1) * FA_TILE_BYTES);
+      FA_AMX_PRODUCT(1, 4, 7, s == 0, FA_AMX_FROM_ZERO, at, product + 1);
+      FA_TILE_STREAM(5, k + (s * 2 + 1) * FA_TILE_BYTES);
+      FA_AMX_PRODUCT(2, 5, 6, s == 0, FA_AMX_FROM_ZERO, at, product + 2);
+      FA_AMX_PRODUCT(3, 5, 7, s == 0, FA_AMX_FROM_ZERO, at, product + 3);
     }
-    float *o = NULL;
-    const char *v = NULL;
-    if (before) {
-      if (unit == 0 && __builtin_expect(w->has_pending, 0)) fa_amx_apply_pending(w, before->sub, units);
-      o = w->o + ((int64_t)before->sub * units + unit) * 4 * FA_TILE_FLOATS;
-      v = w->v + (before->packed / 32 * units + unit) * 2 * FA_TILE_BYTES;
-      FA_TILE_STREAM(0, o);
-      FA_TILE_STREAM(1, o + FA_TILE_FLOATS);
-      FA_TILE_STREAM(2, o + 2 * FA_TILE_FLOATS);
-      FA_TILE_STREAM(3, o + 3 * FA_TILE_FLOATS);
-    }
+    w->unstored = w->scores[0] + c * 4 * FA_TILE_FLOATS;
+  }
+}
+
+/* Pair `unit` of d tiles of O of `block`, beside the rest of the softmax, from product `first` of the round on. */
+FA_AMX_INLINE void fa_amx_output(fa_amx_pipeline *w, const fa_amx_block *block, const char *p, int unit,
+                                 fa_amx_softmax *at, int first, int units, int chunks) {
+  if (!block) {
+    fa_amx_flush(w);
+    for (int i = 0; i < 4 * chunks; ++i) fa_amx_softmax_beside(w, at, first + i);
+    return;
+  }
+  float *o = w->o + ((int64_t)block->sub * units + unit) * 4 * FA_TILE_FLOATS;
+  const char *v = w->v + (block->packed / FA_CHUNK_KEYS * units + unit * chunks) * 2 * FA_TILE_BYTES;
 #pragma GCC unroll 8
-    for (int c = 0; c < chunks; ++c) {
-      if (before) {
-        const char *p = w->p[1] + c * 2 * FA_TILE_BYTES;
-        FA_TILE_STREAM(4, v + (int64_t)c * units * 2 * FA_TILE_BYTES);
-        FA_TILE_LOAD(6, p);
-        FA_TILE_STREAM(5, v + (int64_t)c * units * 2 * FA_TILE_BYTES + FA_TILE_BYTES);
-        FA_TILE_LOAD(7, p + FA_TILE_BYTES);
-        fa_tile_multiply_2x2();
-      }
-      if (now)
-        fa_amx_softmax_step(w, now, w->scores[0], w->p[0], unit * unit_chunks, unit_chunks, c, steps);
-    }
-    if (before) {
-      FA_TILE_STORE(0, o);
-      FA_TILE_STORE(1, o + FA_TILE_FLOATS);
-      FA_TILE_STORE(2, o + 2 * FA_TILE_FLOATS);
-      FA_TILE_STORE(3, o + 3 * FA_TILE_FLOATS);
+  for (int c = 0; c < chunks; ++c) {
+    const int product = first + 4 * c;
+    FA_TILE_STREAM(4, v + c * 2 * FA_TILE_BYTES);
+    FA_TILE_LOAD(6, p + c * 2 * FA_TILE_BYTES);
+    FA_AMX_PRODUCT(0, 4, 6, c == 0, FA_AMX_FROM_O, at, product);
+    FA_TILE_LOAD(7, p + (c * 2 + 1) * FA_TILE_BYTES);
+    FA_AMX_PRODUCT(1, 4, 7, c == 0, FA_AMX_FROM_O, at, product + 1);
+    FA_TILE_STREAM(5, v + (c * 2 + 1) * FA_TILE_BYTES);
+    FA_AMX_PRODUCT(2, 5, 6, c == 0, FA_AMX_FROM_O, at, product + 2);
+    FA_AMX_PRODUCT(3, 5, 7, c == 0, FA_AMX_FROM_O, at, product + 3);
+  }
+  w->unstored = o;
+}
+
+/* The rounds of key block `now`, with the output of `before` (all but its last unit) and of the block `earlier` before
+ * that (its last unit); any NULL at the ends. Inlined with a constant shape for the head sizes that matter. */
+FA_AMX_INLINE void fa_amx_iterate_shape(fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before,
+                                        const fa_amx_block *earlier, int qk_steps, int units, int unit_chunks) {
+  const int chunks = units * unit_chunks, score_products = 4 * unit_chunks * qk_steps;
+  const __m512 zero = _mm512_setzero_ps();
+  for (int unit = 0; unit < units; ++unit) {
+    const int chunk = unit * unit_chunks;
+    fa_amx_softmax softmax = {unit ? now : before, w->scores[1], unit ? w->p[0] : w->p[1],
+                              (unit ? chunk : chunks) - unit_chunks, 32 * unit_chunks, score_products + 4 * chunks,
+                              zero, zero, zero};
+    fa_amx_scores(w, now, chunk, &softmax, qk_steps, unit_chunks);
+    fa_amx_output(w, unit ? before : earlier, unit ? w->p[1] : w->p[0], unit ? unit - 1 : units - 1, &softmax,
+                  score_products, units, chunks);
+    if (unit == 0 && __builtin_expect(w->has_pending, 0)) {
+      fa_amx_flush(w);
+      fa_amx_apply_pending(w, before->sub, units);
     }
     float *const ring = w->scores[0];
     w->scores[0] = w->scores[1];
     w->scores[1] = ring;
   }
+  if (!now) fa_amx_flush(w);
   char *const p = w->p[0];
   w->p[0] = w->p[1];
   w->p[1] = p;

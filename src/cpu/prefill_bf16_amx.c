@@ -23,13 +23,15 @@
 
 /* ------------------------------------------------------------- instances of the pipeline */
 
-typedef void (*iterate_function)(fa_amx_pipeline *, const fa_amx_block *, const fa_amx_block *, fa_amx_shape);
+typedef void (*iterate_function)(fa_amx_pipeline *, const fa_amx_block *, const fa_amx_block *, const fa_amx_block *,
+                                 fa_amx_shape);
 
-#define INSTANCE(steps, units, unit_chunks)                                                                \
-  static __attribute__((noinline)) void iterate_##steps##_##units(                                         \
-      fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before, fa_amx_shape shape) {       \
-    (void)shape;                                                                                           \
-    fa_amx_iterate_shape(w, now, before, steps, units, unit_chunks);                                       \
+#define INSTANCE(steps, units, unit_chunks)                                                                    \
+  static __attribute__((noinline)) void iterate_##steps##_##units(                                             \
+      fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before, const fa_amx_block *earlier,    \
+      fa_amx_shape shape) {                                                                                    \
+    (void)shape;                                                                                               \
+    fa_amx_iterate_shape(w, now, before, earlier, steps, units, unit_chunks);                                  \
   }
 INSTANCE(2, 2, 2)
 INSTANCE(3, 3, 1)
@@ -39,8 +41,9 @@ INSTANCE(6, 6, 1)
 INSTANCE(8, 8, 1)
 
 static __attribute__((noinline)) void iterate_any(fa_amx_pipeline *w, const fa_amx_block *now,
-                                                  const fa_amx_block *before, fa_amx_shape shape) {
-  fa_amx_iterate_shape(w, now, before, shape.qk_steps, shape.units, shape.unit_chunks);
+                                                  const fa_amx_block *before, const fa_amx_block *earlier,
+                                                  fa_amx_shape shape) {
+  fa_amx_iterate_shape(w, now, before, earlier, shape.qk_steps, shape.units, shape.unit_chunks);
 }
 
 static iterate_function iterate_for(fa_amx_shape shape) {
@@ -67,7 +70,7 @@ static fa_amx_shape shape_of(const fa_attention_problem *problem) {
 /* ------------------------------------------------------------- what one thread works in */
 
 typedef struct thread_layout {
-  size_t k, v, q, o, scores, p, reference, threshold, sum, exact_sum, pending, subs, blocks, exact, bytes;
+  size_t k, v, q, o, scores, p, reference, limit, sum, exact_sum, pending, discard, subs, blocks, exact, bytes;
 } thread_layout;
 
 static thread_layout layout_of(const fa_plan *plan) {
@@ -80,8 +83,9 @@ static thread_layout layout_of(const fa_plan *plan) {
   PLACE(scores, 2u * (size_t)shape.unit_chunks * 4u * FA_TILE_BYTES);
   PLACE(p, 2u * chunks * 2u * FA_TILE_BYTES);
   PLACE(pending, FA_SUB_ROWS * sizeof(float));
+  PLACE(discard, 4u * FA_TILE_BYTES);
   PLACE(reference, subs * FA_SUB_ROWS * sizeof(float));
-  PLACE(threshold, subs * FA_SUB_ROWS * sizeof(float));
+  PLACE(limit, subs * FA_SUB_ROWS * sizeof(float));
   PLACE(sum, subs * FA_SUB_ROWS * sizeof(float));
   PLACE(exact_sum, subs * FA_SUB_ROWS * sizeof(float));
   PLACE(subs, subs * sizeof(fa_amx_sub));
@@ -157,10 +161,10 @@ static void pack_q(const job *work, int64_t b, int64_t seqlen_q, const fa_amx_su
 static void pack_k(const job *work, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, char *k) {
   const int steps = work->shape.qk_steps;
   for (int64_t j = 0; j < padded; ++j) {
-    char *row = k + j / 16 * steps * FA_TILE_BYTES + j % 16 * 64;
+    char *row = k + (j / 32 * steps * 2 + j / 16 % 2) * FA_TILE_BYTES + j % 16 * 64;
     const char *token = j < count ? fa_cpu_token(tokens, key + j) : NULL;
     for (int s = 0; s < steps; ++s)
-      _mm512_store_si512(row + s * FA_TILE_BYTES, token ? fa_load_32_bf16(token, s * 32, work->plan->problem.head_dim_qk)
+      _mm512_store_si512(row + s * 2 * FA_TILE_BYTES, token ? fa_load_32_bf16(token, s * 32, work->plan->problem.head_dim_qk)
                                                         : _mm512_setzero_si512());
   }
 }
@@ -170,7 +174,7 @@ static void pack_v(const job *work, const fa_cpu_tokens *tokens, int64_t key, in
   const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
                                        5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-  const int units = work->shape.units;
+  const int units = work->shape.units, chunks = units * work->shape.unit_chunks;
   const int64_t dim = work->plan->problem.head_dim_v;
   for (int64_t j = 0; j < padded; j += 32) {
     const char *token[32];
@@ -186,7 +190,8 @@ static void pack_v(const job *work, const fa_cpu_tokens *tokens, int64_t key, in
       }
       fa_transpose_16x16(first);
       fa_transpose_16x16(second);
-      char *tile = v + (j / 32 * units + unit) * 2 * FA_TILE_BYTES;
+      const int64_t chunk = j / 32;
+      char *tile = v + ((chunk / chunks * units + unit) * chunks + chunk % chunks) * 2 * FA_TILE_BYTES;
       for (int r = 0; r < 16; ++r) {
         _mm512_store_si512(tile + r * 64, first[r]);
         _mm512_store_si512(tile + FA_TILE_BYTES + r * 64, second[r]);
@@ -305,11 +310,12 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
   w.v = scratch + at->v;
   w.o = (float *)(scratch + at->o);
   w.reference = (float *)(scratch + at->reference);
-  w.threshold = (float *)(scratch + at->threshold);
+  w.limit = (float *)(scratch + at->limit);
   w.sum = (float *)(scratch + at->sum);
   w.exact_sum = (float *)(scratch + at->exact_sum);
   w.wants_lse = p->has_lse;
   w.pending = (float *)(scratch + at->pending);
+  w.discard = w.unstored = (float *)(scratch + at->discard);
   w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
   w.band = fa_band_of(p, seqlen_q, w.seqlen_kv);
   w.scale = _mm512_set1_ps(fabsf(p->scale) * LOG2E);
@@ -324,7 +330,7 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
   memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
   for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
     w.reference[i] = w.sum[i] = w.exact_sum[i] = 0.0f;
-    w.threshold[i] = -INFINITY;
+    w.limit[i] = FA_NO_KEY_YET;
   }
   for (int i = 0; i < FA_SUB_ROWS; ++i) w.pending[i] = 1.0f;
 
@@ -340,9 +346,9 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
     pack_v(work, &v, key, keys, padded, scratch + at->v);
     const int64_t n = list_blocks(&w, count, seqlen_q, key, keys, block_keys, blocks);
     if (n == 0) continue;
-    work->iterate(&w, &blocks[0], NULL, work->shape);
-    for (int64_t i = 1; i < n; ++i) work->iterate(&w, &blocks[i], &blocks[i - 1], work->shape);
-    work->iterate(&w, NULL, &blocks[n - 1], work->shape);
+    for (int64_t i = 0; i < n + 2; ++i)
+      work->iterate(&w, i < n ? &blocks[i] : NULL, i >= 1 && i <= n ? &blocks[i - 1] : NULL,
+                    i >= 2 ? &blocks[i - 2] : NULL, work->shape);
   }
   for (int64_t s = 0; s < count; ++s)
     for (int tile = 0; tile < 2; ++tile) finish_lanes(work, &w, b, s, tile, seqlen_q, scratch + at->exact);
