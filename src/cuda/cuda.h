@@ -1,0 +1,44 @@
+/* The CUDA backend's host side: what a kernel's prepare and run need to find, size and start device code.
+ *
+ * The driver is opened at run time (cuda_driver.c), so the library runs on machines without one. Device code lives in
+ * src/cuda/<folder>/<file>.cu; a folder decides the compile flags; each file becomes one image (a fatbin inside the
+ * library) that is loaded into a context when the first plan needs it. */
+#ifndef FA_CUDA_H
+#define FA_CUDA_H
+
+#include "core/kernel.h"
+#include "core/status.h"
+#include "cuda/cuda_params.h"
+
+/* fa_kernel.isa bits of this backend: the device's compute capability is at least this. */
+enum { FA_CUDA_SM70 = 1 << 0, FA_CUDA_SM75 = 1 << 1, FA_CUDA_SM80 = 1 << 2 };
+
+extern const fa_backend fa_cuda_backend;
+
+typedef struct fa_cuda_function *fa_cuda_function; /* a CUfunction */
+
+/* The function `name` of the image `image` (its file's name without .cu), allowed to use `shared_bytes` of dynamic
+ * shared memory. Loads the image the first time. For prepare, never for run.
+ * Errors: UNSUPPORTED (no code for this device in the image, or it has less shared memory than asked), DEVICE. */
+fa_status fa_cuda_find(const fa_context *context, const char *image, const char *name, unsigned shared_bytes,
+                       fa_cuda_function *function);
+
+typedef struct fa_cuda_shape {
+  unsigned grid[3];
+  unsigned threads; /* a block */
+  unsigned shared_bytes;
+} fa_cuda_shape;
+
+/* Starts a kernel whose only parameter is `const __grid_constant__ fa_cuda_params`. Errors: DEVICE. */
+fa_status fa_cuda_start(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape,
+                        const fa_cuda_params *params, fa_stream stream);
+
+/* Everything but split_o, split_lse, splits (1) and split_tile (1), which are the kernel's. */
+void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cuda_params *params);
+
+/* Of the context's device. */
+int32_t fa_cuda_multiprocessors(const fa_context *context);
+unsigned fa_cuda_shared_limit(const fa_context *context); /* bytes a block may have, opted in */
+int32_t fa_cuda_capability(const fa_context *context);    /* 70, 75, 80, 86, 89, 90, ... */
+
+#endif
