@@ -1,6 +1,7 @@
 """The scripts behind `make` say clearly what they could not do, and leave nothing half-done."""
 import os
 import subprocess
+import sys
 
 
 def run(*command, **changes):
@@ -44,7 +45,8 @@ def test_model_without_a_place_for_it(root):
 
 
 def test_onednn_without_a_registry(root, tmp_path):
-    result = run(root / "scripts" / "fetch_onednn.sh", FA_ONEDNN_CACHE=str(tmp_path / "onednn"), **NO_REGISTRY)
+    result = run(root / "scripts" / "fetch_onednn.sh", FA_ONEDNN_CACHE=str(tmp_path / "onednn"), PYTHON=sys.executable,
+                 **NO_REGISTRY)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("fetch_onednn: no package registry reachable")
     assert list(tmp_path.iterdir()) == []

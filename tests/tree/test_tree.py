@@ -15,8 +15,9 @@ MAY_INCLUDE = {
     "src/core": {"include"},
     "src/ref": {"include"},
     "src/cpu": {"include", "src/core"},
-    "src/check": {"include", "src/core", "src/ref", "src/cpu", "src"},
-    "src": {"include", "src/core", "src/ref", "src/cpu", "src/check"},
+    "src/cuda": {"include", "src/core"},
+    "src/check": {"include", "src/core", "src/ref", "src/cpu", "src/cuda", "src"},
+    "src": {"include", "src/core", "src/ref", "src/cpu", "src/cuda", "src/check"},
     "llama": {"include"},
     "bench": {"include"},
     "python": {"include"},
@@ -49,7 +50,7 @@ def included(path, name):
 
 def test_who_may_include_whom():
     wrong = []
-    for path in tracked("*.c", "*.h", "*.cpp", "*.def"):
+    for path in tracked("*.c", "*.h", "*.cpp", "*.cu", "*.cuh", "*.def"):
         if path.parts[0] == "tests":
             continue
         for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', (ROOT / path).read_text(), re.MULTILINE):
@@ -62,14 +63,14 @@ def test_who_may_include_whom():
 
 
 def test_backends_include_no_other_backend():
-    backends = {"src/cpu"}
+    backends = {"src/cpu", "src/cuda"}
     for including in backends:
         assert not MAY_INCLUDE[including] & (backends - {including})
 
 
 def test_source_file_names_are_unique():
     places = collections.defaultdict(list)
-    for path in tracked("*.c", "*.h", "*.cpp"):
+    for path in tracked("*.c", "*.h", "*.cpp", "*.cu", "*.cuh"):
         places[path.name].append(str(path))
     assert not {name: paths for name, paths in places.items() if len(paths) > 1}
 
@@ -80,8 +81,8 @@ def test_no_room_for_leftovers():
 
 
 def test_no_fast_math():
-    files = tracked("*.txt", "*.cmake", "*.c", "*.h", "*.json", "Makefile", "*.toml", "*.sh")
-    flags = re.compile("-" + "ffast-math|-" + "Ofast|-" + "funsafe-math")
+    files = tracked("*.txt", "*.cmake", "*.c", "*.h", "*.cu", "*.cuh", "*.json", "Makefile", "*.toml", "*.sh")
+    flags = re.compile("-" + "ffast-math|-" + "-?use_fast_math|-" + "Ofast|-" + "funsafe-math")
     assert not [str(p) for p in files if flags.search((ROOT / p).read_text())]
 
 
