@@ -1,0 +1,85 @@
+/* The tensor-core instructions of sm_75 and sm_80 behind one face: D[16 x 8] += A[16 x 16] B[16 x 8], 16-bit in, fp32
+ * accumulation, and what belongs to a 16-bit type.
+ *
+ * With g = lane / 4, t = lane % 4:
+ *   A: a0 row g, k 2t..; a1 row g + 8, k 2t..; a2 row g, k 2t + 8..; a3 row g + 8, k 2t + 8..
+ *   B: b0 k 2t.., column g; b1 k 2t + 8.., column g
+ *   D: d0 d1 row g, columns 2t..; d2 d3 row g + 8, columns 2t..
+ * Turing's m16n8k8 takes (a0 a1, b0) and then (a2 a3, b1): the same registers, so one kernel serves both.
+ * The accumulators of two neighbouring column tiles, packed in pairs, are an A operand as they are. */
+#ifndef FA_CUDA_MMA_FRAGMENTS_CUH
+#define FA_CUDA_MMA_FRAGMENTS_CUH
+
+#include "cuda/sequence.cuh"
+
+#define FA_MEMBER __device__ __forceinline__ /* FA_DEVICE for a member function */
+
+FA_DEVICE void fa_load_matrices(unsigned (&r)[4], unsigned address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+FA_DEVICE void fa_load_matrices_transposed(unsigned (&r)[4], unsigned address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address));
+}
+
+FA_DEVICE float fa_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+#define FA_MMA_K16(type)                                                                                        \
+  asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "        \
+      "{%8, %9}, {%0, %1, %2, %3};"                                                                             \
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                          \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+
+struct fa_half {
+  static constexpr bool is_bf16 = false;
+  static FA_MEMBER unsigned pack(float low, float high) {
+    const __half2 x = __floats2half2_rn(low, high);
+    return *(const unsigned *)&x;
+  }
+  static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { FA_MMA_K16("f16"); }
+  /* Whether a value of at least 4096 is among the values seen; they are not negative. */
+  static FA_MEMBER unsigned seen(unsigned so_far, unsigned x) {
+    const __half2 y = __hmax2(*(const __half2 *)&so_far, *(const __half2 *)&x);
+    return *(const unsigned *)&y;
+  }
+  static FA_MEMBER bool too_large(unsigned x) { return (x & 0xffff) >= 0x6c00 || x >> 16 >= 0x6c00; }
+};
+
+struct fa_bfloat {
+  static constexpr bool is_bf16 = true;
+  static FA_MEMBER unsigned pack(float low, float high) {
+    const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
+    return *(const unsigned *)&x;
+  }
+  static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { FA_MMA_K16("bf16"); }
+  static FA_MEMBER unsigned seen(unsigned so_far, unsigned x) {
+    const __nv_bfloat162 y = __hmax2(*(const __nv_bfloat162 *)&so_far, *(const __nv_bfloat162 *)&x);
+    return *(const unsigned *)&y;
+  }
+  static FA_MEMBER bool too_large(unsigned x) { return (x & 0xffff) >= 0x4580 || x >> 16 >= 0x4580; }
+};
+
+/* Turing: m16n8k8, and no packed maximum: adding 0x1400 sets the sign of a half of 4096 or more, infinity and NaN. */
+struct fa_half_turing {
+  static constexpr bool is_bf16 = false;
+  static FA_MEMBER unsigned pack(float low, float high) { return fa_half::pack(low, high); }
+  static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b0));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[2]), "r"(a[3]), "r"(b1));
+  }
+  static FA_MEMBER unsigned seen(unsigned so_far, unsigned x) { return so_far | (x + 0x14001400u); }
+  static FA_MEMBER bool too_large(unsigned x) { return (x & 0x80008000u) != 0; }
+};
+
+#endif

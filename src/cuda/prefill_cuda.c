@@ -1,0 +1,130 @@
+/* Host side of the tensor-core prefill kernels: which instance serves a problem, its grid and its shared memory.
+ *
+ * Refused, for the next kernel of the table: fp32, head sizes above 256, D_v in a larger bucket than D_qk, KV splits,
+ * int8 and fp8 KV. bf16 has no instruction below sm_80. */
+#include <limits.h>
+#include <stdio.h>
+
+#include "core/kernel_declarations.h"
+#include "cuda/cuda.h"
+#include "cuda/prefill_shapes.h"
+
+typedef struct shape {
+  fa_dtype dtype;
+  int rules;
+  int64_t dqk, dv;
+  int row_tiles, warps, tile, step_tiles;
+} shape;
+
+typedef struct prefill {
+  fa_cuda_function function;
+  fa_cuda_shape launch;
+} prefill;
+
+enum { PLAIN, RULES };
+
+#define TYPE_f16 FA_FLOAT16
+#define TYPE_bf16 FA_BFLOAT16
+#define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks) \
+  {TYPE_##type, KIND, dqk, dv, row_tiles, warps, tile, step},
+
+/* In order: the first that is large enough serves. */
+static const shape sm80_shapes[] = {
+#define KIND PLAIN
+    FA_SM80_PLAIN(f16) FA_SM80_PLAIN(bf16)
+#undef KIND
+#define KIND RULES
+        FA_SM80_RULES(f16) FA_SM80_RULES(bf16)
+#undef KIND
+};
+static const shape sm75_shapes[] = {
+#define KIND PLAIN
+    FA_SM75_PLAIN(f16)
+#undef KIND
+#define KIND RULES
+        FA_SM75_RULES(f16)
+#undef KIND
+};
+
+static const shape *shape_for(const fa_attention_problem *p, const shape *shapes, size_t count) {
+  const int rules = p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
+  for (size_t i = 0; i < count; ++i)
+    if (shapes[i].dtype == p->dtype && shapes[i].rules == rules && p->head_dim_qk <= shapes[i].dqk &&
+        p->head_dim_v <= shapes[i].dv)
+      return &shapes[i];
+  return NULL;
+}
+
+static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes, size_t count) {
+  const fa_attention_problem *p = &plan->problem;
+  if (p->kv_dtype != p->dtype)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "kv_dtype is %s; %s takes k and v of q's type", fa_dtype_name(p->kv_dtype), kernel);
+  if (p->kv_splits > 1)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "kv_splits is %d; %s does not split", (int)p->kv_splits, kernel);
+  const shape *s = shape_for(p, shapes, count);
+  if (!s)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "%s has no instance for %s, head sizes %lld and %lld", kernel,
+                   fa_dtype_name(p->dtype), (long long)p->head_dim_qk, (long long)p->head_dim_v);
+
+  const int64_t rows = 16 * s->row_tiles * s->warps;
+  const int64_t blocks = p->batch * p->heads_q * fa_ceil_div(p->max_seqlen_q, rows);
+  if (blocks > INT_MAX || p->max_seqlen_q >= FA_CUDA_UNLIMITED || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "%lld blocks of %lld rows, sequences to %lld; %s takes 2^31 and 2^30",
+                   (long long)blocks, (long long)rows, (long long)fa_max(p->max_seqlen_q, p->max_seqlen_kv), kernel);
+
+  prefill *data = fa_host_allocate(plan->context, sizeof *data);
+  if (!data) return FA_ERROR_MEMORY;
+  char name[96];
+  snprintf(name, sizeof name, "fa_%s_%s_%lld_%lld%s", kernel, fa_dtype_name(s->dtype), (long long)s->dqk,
+           (long long)s->dv, s->rules ? "_rules" : "");
+  data->launch.grid[0] = (unsigned)blocks;
+  data->launch.grid[1] = data->launch.grid[2] = 1;
+  data->launch.threads = (unsigned)s->warps * 32u;
+  data->launch.shared_bytes =
+      (unsigned)FA_PREFILL_SHARED_BYTES(s->dqk, s->dv, s->row_tiles, s->warps, s->tile);
+  const fa_status status = fa_cuda_find(plan->context, kernel, name, data->launch.shared_bytes, &data->function);
+  if (status) {
+    fa_host_free(plan->context, data);
+    return status;
+  }
+  plan->kernel_data = data;
+  plan->tiles.level1_rows = rows;
+  plan->tiles.level1_keys = s->tile;
+  plan->tiles.level2_rows = 16 * s->row_tiles;
+  plan->tiles.level2_keys = 16 * s->step_tiles;
+  plan->kv_splits = 1;
+  return FA_OK;
+}
+
+static fa_status run(const fa_plan *plan, const fa_attention_args *args, fa_stream stream) {
+  const prefill *data = plan->kernel_data;
+  if (data->launch.grid[0] == 0) return FA_OK;
+  fa_cuda_params params;
+  fa_cuda_params_of(plan, args, &params);
+  params.splits = 1;
+  params.split_tile = 1;
+  return fa_cuda_start(plan->context, data->function, data->launch, &params, stream);
+}
+
+static void release(fa_plan *plan) {
+  fa_host_free(plan->context, plan->kernel_data);
+  plan->kernel_data = NULL;
+}
+
+fa_status fa_prefill_sm80_prepare(fa_plan *plan) {
+  return prepare(plan, "prefill_sm80", sm80_shapes, sizeof sm80_shapes / sizeof *sm80_shapes);
+}
+fa_status fa_prefill_sm80_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
+  (void)workspace;
+  return run(plan, args, stream);
+}
+void fa_prefill_sm80_release(fa_plan *plan) { release(plan); }
+
+fa_status fa_prefill_sm75_prepare(fa_plan *plan) {
+  return prepare(plan, "prefill_sm75", sm75_shapes, sizeof sm75_shapes / sizeof *sm75_shapes);
+}
+fa_status fa_prefill_sm75_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
+  (void)workspace;
+  return run(plan, args, stream);
+}
+void fa_prefill_sm75_release(fa_plan *plan) { release(plan); }

@@ -1,0 +1,465 @@
+/* Prefill on mma.sync, sm_75 and sm_80: o = softmax(rules(scale q k^T)) v, FlashAttention-2 forward with a lazy maximum.
+ *
+ * Level one: a block takes R = row tiles x 16 x warps query rows of one head and walks tiles of keys through a ring in
+ * shared memory: K of two tiles, V of three. Level two: a warp's rows, in steps of 16 or 32 keys. Q, O (fp32), S and P stay
+ * in registers; K and V come by ldmatrix. Layout in shared memory: prefill_load.cuh (no bank conflicts, no padding).
+ *
+ * A step is straight-line code: S = Q K of this step, O += P V of the step before, P = exp2(S * scale - m) of this step;
+ * the exponentials of one step run beside the products of the other. m is not the maximum but an older one: the step asks
+ * only, with one vote a warp, whether any weight has reached 4096. No maximum, no shuffle and no rescaling of O otherwise.
+ * If one has, the step's scores are computed again and m, O and the sums move (`restart`); so does the first step.
+ * Weights stay below 4096 = 2^12 (fp16 ends at 2^16), sums are fp32, so nothing is lost against the true maximum.
+ *
+ * The tiling-mask's three cases: steps outside a warp's band are skipped, steps inside have no masking code, steps on an
+ * edge select. Score rules (softcap, ALiBi, bias, mask) are a second instantiation: every step restarts.
+ *
+ * Order of blocks: KV heads in sections whose K and V fit L2 (16 MB), last rows (causal: most work) first inside.
+ *
+ * A weight of 0 against NaN or infinity in V would spoil rows that do not keep the key: rows whose sums of O are not
+ * finite are computed again exactly (prefill_exact.cuh). */
+#ifndef FA_CUDA_PREFILL_MMA_CUH
+#define FA_CUDA_PREFILL_MMA_CUH
+
+#include "cuda/mma_fragments.cuh"
+#include "cuda/prefill_exact.cuh"
+#include "cuda/prefill_load.cuh"
+#include "cuda/prefill_shapes.h"
+
+#define FA_FAR 3.402823466e38f /* -m before any key: the first finite score overflows and restarts */
+
+/* Which rows of which head: blockIdx.x in the order of the file head. */
+struct fa_block {
+  int row, head, batch;
+};
+
+template <int ROWS> FA_DEVICE fa_block fa_block_of(const fa_cuda_params &p) {
+  const int row_blocks = (p.max_seqlen_q + ROWS - 1) / ROWS, kv_total = p.batch * p.heads_kv;
+  const int64_t kv_bytes = (int64_t)max(1, p.max_seqlen_kv) * (p.head_dim_qk + p.head_dim_v) * 2;
+  const int section = (int)max((int64_t)1, min((int64_t)kv_total, ((int64_t)16 << 20) / kv_bytes));
+  const int section_blocks = section * p.group * row_blocks;
+  const int which = blockIdx.x / section_blocks, within = blockIdx.x % section_blocks;
+  const int heads = min(section, kv_total - which * section) * p.group;
+  const int kv = which * section + within % heads / p.group;
+  fa_block b;
+  b.row = (row_blocks - 1 - within / heads) * ROWS;
+  b.batch = kv / p.heads_kv;
+  b.head = kv % p.heads_kv * p.group + within % heads % p.group;
+  return b;
+}
+
+/* What the loop needs now and then lies behind the ring in shared memory: registers are for Q, O, S and P. */
+struct fa_place {
+  fa_sequence s;
+  int begin, end; /* keys that some row of the block keeps */
+  int first_key;  /* of the first tile */
+  int row, head, kv_head;
+};
+
+template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG> struct fa_prefill {
+  static constexpr int THREADS = WARPS * 32, WARP_ROWS = MT * 16, ROWS = WARPS * WARP_ROWS, STEP = NG * 16;
+  static constexpr int K_BYTES = TILE * DQ * 2, V_BYTES = TILE * DV * 2;
+  static constexpr int SHARED = FA_PREFILL_SHARED_BYTES(DQ, DV, MT, WARPS, TILE);
+  static constexpr int Q_AT = SHARED - FA_PREFILL_Q_BYTES(DQ, MT, WARPS), V_AT = 2 * K_BYTES;
+  static constexpr int PLACE_AT = FA_PREFILL_RING_BYTES(DQ, DV, TILE);
+  static constexpr bool K_BESIDE_Q = Q_AT >= K_BYTES, V_BESIDE_Q = Q_AT >= V_AT + V_BYTES;
+  static constexpr int ROW_ENDS = MT * 2; /* rows of a lane: row tile n / 2, row g + 8 (n % 2) */
+  static_assert(TILE % STEP == 0 && DV <= DQ, "steps fill a tile; o is staged where q was");
+  using k_tile = fa_tile<DQ, TILE, THREADS>;
+  using v_tile = fa_tile<DV, TILE, THREADS>;
+  using q_tile = fa_tile<DQ, ROWS, THREADS>;
+  using scores = float[MT][NG * 2][4];
+  using weights = unsigned[MT][NG][4];
+
+  const fa_cuda_params &p;
+  const char *const base; /* of shared memory */
+  const volatile fa_place &place; /* volatile: read again rather than kept */
+  float scale;             /* times log2(e) */
+  unsigned q[MT][DQ / 16][4];
+  float o[MT][DV / 8][4];
+  float shift[ROW_ENDS], sum[ROW_ENDS]; /* shift: -m in units of log2 */
+
+  FA_MEMBER fa_prefill(const fa_cuda_params &params, const char *shared)
+      : p(params), base(shared), place(*(const volatile fa_place *)(shared + PLACE_AT)) {}
+
+  FA_MEMBER fa_sequence sequence() const {
+    fa_sequence s;
+    s.seqlen_q = place.s.seqlen_q;
+    s.seqlen_kv = place.s.seqlen_kv;
+    s.q_start = place.s.q_start;
+    s.kv_start = place.s.kv_start;
+    s.batch = place.s.batch;
+    return s;
+  }
+  FA_MEMBER int warp_row() const { return place.row + (int)(fa_thread() / 32) * WARP_ROWS; }
+  /* A lane's part of every ldmatrix address: the four matrices are rows 0-7 and 8-15 of a chunk, then of the next. */
+  template <int DP> static FA_MEMBER unsigned lane_part() {
+    const unsigned lane = fa_thread() % 32;
+    return fa_chunk_at<DP>(lane % 16, lane / 16);
+  }
+
+  /* Address of 16-byte chunk 2n + (lane's half) in rows whose lane part is `lane_at`: the swizzle is an exclusive or. */
+  template <int DP> static FA_MEMBER unsigned column(unsigned lane_at, int n) {
+    constexpr int mask = DP % 64 == 0 ? 127 : 63;
+    return (lane_at ^ (n * 32 & mask)) + (n * 32 & ~mask);
+  }
+
+  FA_MEMBER void multiply_qk(scores &x, unsigned k_at) const {
+#pragma unroll
+    for (int m = 0; m < MT; ++m)
+#pragma unroll
+      for (int n = 0; n < NG * 2; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[m][n][e] = 0.0f;
+#pragma unroll
+    for (int d = 0; d < DQ / 16; ++d)
+#pragma unroll
+      for (int n = 0; n < NG; ++n) {
+        unsigned b[4];
+        fa_load_matrices(b, column<DQ>(k_at + n * 16 * DQ * 2, d));
+#pragma unroll
+        for (int m = 0; m < MT; ++m) {
+          E::mma(x[m][2 * n], q[m][d], b[0], b[2]);
+          E::mma(x[m][2 * n + 1], q[m][d], b[1], b[3]);
+        }
+      }
+  }
+
+  FA_MEMBER void multiply_pv(const weights &w, unsigned v_at) {
+#pragma unroll
+    for (int n = 0; n < NG; ++n)
+#pragma unroll
+      for (int d = 0; d < DV / 16; ++d) {
+        unsigned b[4];
+        fa_load_matrices_transposed(b, column<DV>(v_at + n * 16 * DV * 2, d));
+#pragma unroll
+        for (int m = 0; m < MT; ++m) {
+          E::mma(o[m][2 * d], w[m][n], b[0], b[1]);
+          E::mma(o[m][2 * d + 1], w[m][n], b[2], b[3]);
+        }
+      }
+  }
+
+  /* Rules, then -inf (of the sign that scale makes -inf) outside the band. */
+  FA_MEMBER void select(scores &x, unsigned k_at, unsigned n_tile) const {
+    const fa_sequence s = sequence();
+    /* The step's first key, from where its K lies: one register less through the loop. */
+    const unsigned in_tile = k_at - fa_shared_address(base) - n_tile % 2 * K_BYTES;
+    const int key = place.first_key + (int)(n_tile * TILE + in_tile / (STEP * DQ * 2) * STEP), lane = fa_thread() & 31;
+    const float nothing = RULES || scale > 0.0f ? -CUDART_INF_F : CUDART_INF_F;
+#pragma unroll
+    for (int r = 0; r < ROW_ENDS; ++r) {
+      const int row = warp_row() + r / 2 * 16 + r % 2 * 8 + lane / 4;
+      int begin, end;
+      fa_band_row(p, s, row, begin, end);
+      if (RULES && row >= s.seqlen_q) end = begin;
+      const unsigned kept = (unsigned)max(0, end - begin);
+      const int first = key + lane % 4 * 2 - begin;
+#pragma unroll
+      for (int n = 0; n < NG * 2; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float &score = x[r / 2][n][r % 2 * 2 + e];
+          const bool keep = (unsigned)(first + n * 8 + e) < kept;
+          if (RULES)
+            score = keep ? fa_apply_rules(p, s, place.head, row, begin + first + n * 8 + e, score) * FA_LOG2E : nothing;
+          else
+            score = keep ? score : nothing;
+        }
+    }
+  }
+
+  /* Weights of a step in the units of the present shift, and each row's part of their sum. */
+  FA_MEMBER void weigh(const scores &x, weights &w, float (&part)[ROW_ENDS]) const {
+#pragma unroll
+    for (int r = 0; r < ROW_ENDS; ++r) part[r] = 0.0f;
+#pragma unroll
+    for (int n = 0; n < NG * 2; ++n)
+#pragma unroll
+      for (int r = 0; r < ROW_ENDS; ++r) {
+        const float a = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]));
+        const float b = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]));
+        part[r] = n ? part[r] + (a + b) : a + b;
+        w[r / 2][n / 2][n % 2 * 2 + r % 2] = E::pack(a, b);
+      }
+  }
+
+  /* A step without restart: true if it stands; false: only o has moved on. */
+  template <bool EDGE> FA_MEMBER bool advance(weights &w, unsigned k_at, unsigned v_before, unsigned n_tile) {
+    scores x;
+    weights next;
+    float part[ROW_ENDS];
+    multiply_qk(x, k_at);
+    if (EDGE) select(x, k_at, n_tile);
+    multiply_pv(w, v_before);
+    weigh(x, next, part);
+    unsigned seen = 0;
+#pragma unroll
+    for (int m = 0; m < MT; ++m)
+#pragma unroll
+      for (int n = 0; n < NG; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          seen = E::seen(seen, next[m][n][e]);
+          w[m][n][e] = next[m][n][e];
+        }
+    if (__any_sync(~0u, E::too_large(seen))) return false;
+#pragma unroll
+    for (int r = 0; r < ROW_ENDS; ++r) sum[r] += part[r];
+    return true;
+  }
+
+  /* The step with its own maximum. */
+  FA_MEMBER void restart(weights &w, unsigned k_at, unsigned n_tile) {
+    scores x;
+    float part[ROW_ENDS];
+    multiply_qk(x, k_at);
+    select(x, k_at, n_tile);
+#pragma unroll
+    for (int r = 0; r < ROW_ENDS; ++r) {
+      float top = -CUDART_INF_F;
+#pragma unroll
+      for (int n = 0; n < NG * 2; ++n)
+        top = fmaxf(top, fmaxf(x[r / 2][n][r % 2 * 2] * scale, x[r / 2][n][r % 2 * 2 + 1] * scale));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+      const float moved = fminf(shift[r], -top);
+      const float factor = fa_exp2(moved - shift[r]);
+      shift[r] = moved;
+      sum[r] *= factor;
+#pragma unroll
+      for (int d = 0; d < DV / 8; ++d) {
+        o[r / 2][d][r % 2 * 2] *= factor;
+        o[r / 2][d][r % 2 * 2 + 1] *= factor;
+      }
+    }
+    weigh(x, w, part);
+#pragma unroll
+    for (int r = 0; r < ROW_ENDS; ++r) sum[r] += part[r];
+  }
+
+  /* Which steps of a tile: bit n, some row of the warp keeps a key of step n; bit 16 + n, every row keeps all; then two
+   * marks that shifting moves to LAST and FIRST while the tile's last and first step run. */
+  static constexpr unsigned LAST = 1u << 8, FIRST = 1u << 31;
+  FA_MEMBER unsigned steps_of(int n_tile) const {
+    const fa_sequence s = sequence();
+    const int first = warp_row(), last = min(first + WARP_ROWS, s.seqlen_q) - 1;
+    int begin, end, full_begin, full_end;
+    fa_band_row(p, s, first, begin, full_end);
+    fa_band_row(p, s, last, full_begin, end);
+    unsigned steps = FIRST | LAST << (TILE / STEP - 1);
+    const int tile_key = place.first_key + n_tile * TILE;
+#pragma unroll
+    for (int n = 0; n < TILE / STEP; ++n) {
+      const int key = tile_key + n * STEP;
+      if (last >= first && key + STEP > begin && key < end) steps |= 1u << n;
+      if (key >= full_begin && key + STEP <= full_end) steps |= 1u << (16 + n);
+    }
+    return steps;
+  }
+
+  FA_MEMBER void finish(const fa_sequence &s, const fa_block &block, char *shared);
+  FA_MEMBER void run(const fa_sequence &here, fa_block block, char *shared);
+};
+
+template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG>
+FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(const fa_sequence &here, fa_block block, char *shared) {
+  const unsigned base = fa_shared_address(shared);
+  const int warp = threadIdx.x / 32;
+  fa_sequence s = here;
+  scale = RULES ? 1.0f : p.scale * FA_LOG2E;
+#pragma unroll
+  for (int r = 0; r < ROW_ENDS; ++r) shift[r] = FA_FAR, sum[r] = 0.0f;
+#pragma unroll
+  for (int m = 0; m < MT; ++m)
+#pragma unroll
+    for (int d = 0; d < DV / 8; ++d)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) o[m][d][e] = 0.0f;
+
+  int begin, end;
+  fa_band_rows(p, s, block.row, min(block.row + ROWS, s.seqlen_q) - 1, begin, end);
+  if (begin < end) {
+    const fa_source from_q = {p.q, block.head, p.head_dim_qk, 0, s.seqlen_q, true};
+    const fa_source from_k = {p.k, block.head / p.group, p.head_dim_qk, begin, end, false};
+    const fa_source from_v = {p.v, block.head / p.group, p.head_dim_v, begin, end, false};
+    const int first_key = begin / TILE * TILE;
+
+    if (ASYNC) {
+      q_tile::copy(p, s, from_q, block.row, base + Q_AT);
+      if (K_BESIDE_Q) k_tile::copy(p, s, from_k, first_key, base);
+      if (V_BESIDE_Q) v_tile::copy(p, s, from_v, first_key, base + V_AT);
+      fa_copy_commit();
+      fa_copy_wait();
+    } else {
+      q_tile::move(p, s, from_q, block.row, base + Q_AT);
+    }
+    __syncthreads();
+    {
+      const unsigned at = base + Q_AT + warp * (WARP_ROWS * DQ * 2) + lane_part<DQ>();
+#pragma unroll
+      for (int m = 0; m < MT; ++m)
+#pragma unroll
+        for (int d = 0; d < DQ / 16; ++d) fa_load_matrices(q[m][d], column<DQ>(at + m * 16 * DQ * 2, d));
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      fa_place *to = (fa_place *)(shared + PLACE_AT); /* where Q may have been; read behind the next barrier */
+      to->s = s;
+      to->begin = begin;
+      to->end = end;
+      to->first_key = first_key;
+      to->row = block.row;
+      to->head = block.head;
+      to->kv_head = block.head / p.group;
+    }
+    if (ASYNC) {
+      if (!K_BESIDE_Q) k_tile::copy(p, s, from_k, first_key, base);
+      if (!V_BESIDE_Q) v_tile::copy(p, s, from_v, first_key, base + V_AT);
+      fa_copy_commit();
+    } else {
+      k_tile::move(p, s, from_k, first_key, base);
+      v_tile::move(p, s, from_v, first_key, base + V_AT);
+    }
+
+    weights w;
+    bool pending = false;
+    unsigned v_before = 0;
+#pragma unroll 1
+    for (unsigned n = 0;; ++n) {
+      if (ASYNC) fa_copy_wait();
+      __syncthreads();
+      const int next_key = place.first_key + (int)(n + 1) * TILE;
+      const unsigned k_next = base + (n + 1) % 2 * K_BYTES, v_next = base + V_AT + (n + 1) % 3 * V_BYTES;
+      uint4 k_on_way[ASYNC ? 1 : k_tile::each], v_on_way[ASYNC ? 1 : v_tile::each];
+      if (next_key < place.end) {
+        const fa_sequence again = sequence();
+        const fa_source next_k = {p.k, place.kv_head, p.head_dim_qk, place.begin, place.end, false};
+        const fa_source next_v = {p.v, place.kv_head, p.head_dim_v, place.begin, place.end, false};
+        if constexpr (ASYNC) {
+          k_tile::copy(p, again, next_k, next_key, k_next);
+          v_tile::copy(p, again, next_v, next_key, v_next);
+          fa_copy_commit();
+        } else {
+          if (k_tile::is_simple(p, next_k, next_key))
+            k_tile::fetch(p, again, next_k, next_key, k_on_way);
+          else
+            k_tile::move(p, again, next_k, next_key, k_next);
+          if (v_tile::is_simple(p, next_v, next_key))
+            v_tile::fetch(p, again, next_v, next_key, v_on_way);
+          else
+            v_tile::move(p, again, next_v, next_key, v_next);
+        }
+      }
+      unsigned steps = steps_of(n), k_at = base + n % 2 * K_BYTES + lane_part<DQ>();
+#pragma unroll 1
+      for (;; steps >>= 1, k_at += STEP * DQ * 2) {
+        const bool inside = steps & 1;
+        bool stands = false;
+        if (pending) {
+          if (RULES || !inside) {
+            multiply_pv(w, v_before);
+          } else if (steps >> 16 & 1) {
+            stands = advance<false>(w, k_at, v_before, n);
+          } else {
+            stands = advance<true>(w, k_at, v_before, n);
+          }
+        }
+        if (inside && !stands) restart(w, k_at, n);
+        pending = inside;
+        v_before = steps & FIRST ? base + V_AT + n % 3 * V_BYTES + lane_part<DV>() : v_before + STEP * DV * 2;
+        if (steps & LAST) break;
+      }
+      if constexpr (!ASYNC) {
+        const fa_source next_k = {p.k, 0, p.head_dim_qk, place.begin, place.end, false};
+        const fa_source next_v = {p.v, 0, p.head_dim_v, place.begin, place.end, false};
+        if (k_tile::is_simple(p, next_k, next_key)) k_tile::store(k_next, k_on_way);
+        if (v_tile::is_simple(p, next_v, next_key)) v_tile::store(v_next, v_on_way);
+      }
+      if (place.first_key + (int)(n + 1) * TILE >= place.end) break;
+    }
+    if (pending) multiply_pv(w, v_before);
+    s = sequence();
+    block.row = place.row;
+    block.head = place.head;
+    __syncthreads(); /* the ring becomes the stage of o */
+  }
+  finish(s, block, shared);
+}
+
+template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG>
+FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::finish(const fa_sequence &s, const fa_block &block, char *shared) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, first_row = block.row + warp * WARP_ROWS;
+  const unsigned stage = fa_shared_address(shared) + warp * (WARP_ROWS * DV * 2);
+  const float sink = p.sinks ? p.sinks[block.head] * FA_LOG2E : -CUDART_INF_F;
+  unsigned broken = 0; /* bit of row r * 8 + g */
+#pragma unroll
+  for (int r = 0; r < ROW_ENDS; ++r) {
+    const int row = first_row + r / 2 * 16 + r % 2 * 8 + lane / 4;
+    float total = sum[r], top = -shift[r], factor = 1.0f;
+    total += __shfl_xor_sync(~0u, total, 1);
+    total += __shfl_xor_sync(~0u, total, 2);
+    if (sink > top) { /* m may be older, and lower, than the sink */
+      factor = fa_exp2(top - sink);
+      total *= factor;
+      top = sink;
+    }
+    if (sink != -CUDART_INF_F) total += fa_exp2(sink - top);
+    if (p.lse && lane % 4 == 0 && row < s.seqlen_q)
+      p.lse[fa_lse_offset(p, s, block.head, row)] = total == 0.0f ? -CUDART_INF_F : (top + log2f(total)) * FA_LN2;
+
+    const float inverse = total == 0.0f ? 0.0f : factor / total;
+    float finite = 0.0f; /* 0 as long as every sum is */
+#pragma unroll
+    for (int d = 0; d < DV / 8; ++d) {
+      const float a = o[r / 2][d][r % 2 * 2], b = o[r / 2][d][r % 2 * 2 + 1];
+      finite = fmaf(a, 0.0f, finite);
+      finite = fmaf(b, 0.0f, finite);
+      const unsigned at = stage + fa_chunk_at<DV>(r / 2 * 16 + r % 2 * 8 + lane / 4, d) + lane % 4 * 4;
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(E::pack(a * inverse, b * inverse)) : "memory");
+    }
+    const unsigned votes = __ballot_sync(~0u, finite != 0.0f && row < s.seqlen_q);
+    if (votes) {
+#pragma unroll 1
+      for (int g = 0; g < 8; ++g)
+        if (votes >> (4 * g) & 15) broken |= 1u << (r * 8 + g);
+    }
+  }
+  __syncwarp();
+#pragma unroll 1
+  for (int index = lane; index < WARP_ROWS * (DV / 8); index += 32) {
+    const int row = index / (DV / 8), chunk = index % (DV / 8), count = p.head_dim_v - chunk * 8;
+    if (first_row + row >= s.seqlen_q || count <= 0) continue;
+    uint4 x;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(stage + fa_chunk_at<DV>(row, chunk)));
+    uint16_t *to = (uint16_t *)p.o.data + fa_row_offset(p, s, p.o, block.head, first_row + row) + chunk * 8;
+    if (p.aligned_o && count >= 8) {
+      *(uint4 *)to = x;
+    } else {
+      const unsigned words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+      for (int e = 0; e < 8; ++e)
+        if (e < count) to[e] = (uint16_t)(words[e / 2] >> (e % 2 * 16));
+    }
+  }
+  if (broken) {
+    __syncwarp();
+#pragma unroll 1
+    for (; broken; broken &= broken - 1)
+      fa_row_exact<DV>(p, s, block.head, first_row + __ffs(broken) - 1, E::is_bf16);
+  }
+}
+
+/* One function a shape and type: fa_prefill_<arch>_<type>_<dqk>_<dv>[_rules]. */
+#define FA_PREFILL_KERNEL(name, E, ASYNC, RULES, dqk, dv, row_tiles, warps, tile, step, blocks)               \
+  extern "C" __global__ void __launch_bounds__(warps * 32, blocks) name(const __grid_constant__ fa_cuda_params p) { \
+    extern __shared__ __align__(1024) char shared[];                                                            \
+    using prefill = fa_prefill<E, ASYNC, RULES, dqk, dv, row_tiles, warps, tile, step>;                         \
+    const fa_block block = fa_block_of<prefill::ROWS>(p);                                                       \
+    const fa_sequence s = fa_sequence_of(p, block.batch);                                                       \
+    if (block.row >= s.seqlen_q) return;                                                                        \
+    prefill(p, shared).run(s, block, shared);                                                                                                                                             \
+  }
+
+#endif
