@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Prompt and generation speed of `fastattn generate` beside llama.cpp's, on the same file, prompt and threads.
 
-    pip install xllamacpp==2026.10.11549        # llama.cpp as a wheel: no compiler needed
+    CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36   # built for this CPU
+    pip install xllamacpp==2026.10.11549        # or a wheel, where there is no compiler: built for AVX2 only
     llama_cpp_speed.py MODEL.gguf build/bin/fastattn [--threads 2] [--words 400] [--generate 64] [--repeats 3] [--json f]
 
 Runs alternate; of each the fastest counts, because whatever else the machine does only ever adds time. llama.cpp
 computes with the file's 4-bit weights as they are, the runner with bf16 made of them: it reads 3 times the bytes a
-token, so the ratio of generation says as much about formats as about attention. The wheel is built for AVX2 without
-AVX-512, VNNI or AMX (what it says of itself is printed): on a CPU that has those, llama.cpp built there is faster,
-above all at prompts, and a ratio over the wheel must name it.
+token, so the ratio of generation says as much about formats as about attention. llama-cpp-python is taken if it
+is there. What the build says of itself is printed and belongs to every ratio.
 """
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -31,7 +32,33 @@ def ours(options, prompt, attention):
             "generate": row["decode_tokens_per_s"], "commit": row["commit"], "machine": row["machine"]}
 
 
+class NativeLlamaCpp:
+    """llama-cpp-python, times from llama.cpp's own counters."""
+
+    def __init__(self, options):
+        import llama_cpp
+        self.library = llama_cpp
+        self.llama = llama_cpp.Llama(options.model, n_ctx=4096, n_batch=2048, n_ubatch=2048, n_threads=options.threads,
+                                     n_threads_batch=options.threads, verbose=False)
+        self.system = f"llama-cpp-python {llama_cpp.__version__}: {llama_cpp.llama_print_system_info().decode()}"
+        self.run(options, "warming up")
+
+    def run(self, options, prompt):
+        context = self.llama.ctx
+        self.library.llama_perf_context_reset(context)
+        made = 0
+        for _ in self.llama.generate(self.llama.tokenize(prompt.encode()), temp=0.0, reset=True):
+            made += 1
+            if made == options.generate:
+                break
+        times = self.library.llama_perf_context(context)
+        return {"prompt_tokens": times.n_p_eval, "prompt": 1e3 * times.n_p_eval / times.t_p_eval_ms,
+                "generate": 1e3 * times.n_eval / times.t_eval_ms}
+
+
 class LlamaCpp:
+    """xllamacpp."""
+
     def __init__(self, options):
         import xllamacpp
         params = xllamacpp.CommonParams()
@@ -61,7 +88,8 @@ def main():
     parser.add_argument("--json")
     options = parser.parse_args()
     prompt = " ".join(["the quick brown fox jumps over the lazy dog and runs into the wood,"] * (options.words // 14))
-    peer, best = LlamaCpp(options), {}
+    native = importlib.util.find_spec("llama_cpp") is not None
+    peer, best = (NativeLlamaCpp if native else LlamaCpp)(options), {}
     print("llama.cpp:", peer.system)
     for _ in range(options.repeats):
         for name, run in (("llama.cpp", lambda: peer.run(options, prompt)), ("fast", lambda: ours(options, prompt, "fast")),

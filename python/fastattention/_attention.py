@@ -6,7 +6,7 @@ import threading
 
 import numpy
 
-from . import _library
+from . import _cuda, _library
 from ._arrays import Result, view_of
 from ._library import ArgumentError, Arguments, Problem, Tensor, UnsupportedError
 
@@ -156,6 +156,16 @@ def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -
       kernel         a kernel's name, a family ("c", "avx2", "avx512", "amx") or "standard", "eager"
       threads        0 is one a core
     Raises FastAttentionError's kinds, with one line saying what was given and what is allowed."""
+    if _cuda.is_cuda(q):
+        given = {"bias": bias, "mask": mask, "cu_seqlens_q": cu_seqlens_q, "cu_seqlens_kv": cu_seqlens_kv,
+                 "seqlens_kv": seqlens_kv, "page_table": page_table, "k_new": k_new, "k_scale": k_scale}
+        for name, value in given.items():
+            if value is not None:
+                raise UnsupportedError(f"{name} is given with tensors on a GPU; this package's GPU part takes dense q, k "
+                                       "and v so far: call the C library")
+        return _cuda.attention(lambda place, problem, name: _plan(place, 0, problem, name), q, k, v, scale=scale,
+                               causal=causal, window=window, softcap=softcap, alibi_slopes=alibi_slopes, sinks=sinks,
+                               layout=layout, out=out, return_lse=return_lse, kernel=kernel)
     if layout not in ("bshd", "bhsd"):
         raise ArgumentError(f'layout is {layout!r}; it must be "bshd" or "bhsd"')
     if kernel is not None and not isinstance(kernel, str):
@@ -331,6 +341,8 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     if not return_attn_probs:
         return result
     out, lse = result
+    if _cuda.is_cuda(lse):
+        return out, lse.masked_fill(lse == -numpy.inf, numpy.inf), None
     values = view_of(lse, "lse").array()
     values[values == -numpy.inf] = numpy.inf
     return out, lse, None

@@ -147,8 +147,8 @@ class Plan:
         check(_lib.fa_plan_create(context.handle, byref(problem), byref(self.handle)))
         self.workspace_bytes = _lib.fa_plan_workspace_bytes(self.handle)
 
-    def run(self, arguments, workspace):
-        check(_lib.fa_attention_run(self.handle, byref(arguments), workspace, self.workspace_bytes, None))
+    def run(self, arguments, workspace, stream=None):
+        check(_lib.fa_attention_run(self.handle, byref(arguments), workspace, self.workspace_bytes, stream))
 
     def __del__(self, destroy=_lib.fa_plan_destroy):
         if self.handle:

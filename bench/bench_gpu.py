@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Our kernels on an NVIDIA GPU beside PyTorch's backends, in one process, on the same tensors.
+
+    make bench-gpu                     # both grids; JSON, table and plot in build/bench-gpu/
+    bench/bench_gpu.py prefill --dims 128 --lengths 4096 --json rows.json
+
+Prefill: 16K tokens a batch, hidden size 2048 (heads = 2048 / head size), head sizes 64, 128, 256, causal and not, 512 to
+16K tokens a sequence. Decode: one query, 32 query heads on 8 KV heads, head size 128. Every result is compared with
+PyTorch's math backend in fp32 (or flash, where that does not fit) before it is timed. Times are medians of CUDA event
+times after warming up; ratios are of one run."""
+import argparse
+import json
+import os
+import statistics
+import sys
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import fastattention
+
+PEERS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
+         "efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH}
+
+
+def median_ms(call, budget_ms):
+    call()
+    torch.cuda.synchronize()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    repeats = max(5, min(50, int(budget_ms / max(begin.elapsed_time(end), 1e-3))))
+    pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
+    for first, last in pairs:
+        first.record()
+        call()
+        last.record()
+    torch.cuda.synchronize()
+    return statistics.median(first.elapsed_time(last) for first, last in pairs)
+
+
+def peer(name, q, k, v, causal):
+    def call():
+        with sdpa_kernel(PEERS[name]):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal,
+                                                                    enable_gqa=q.shape[1] != k.shape[1])
+    return call
+
+
+def ours(kernel, q, k, v, causal):
+    out = torch.empty_like(q)
+    return lambda: fastattention.attention(q, k, v, causal=causal, layout="bhsd", kernel=kernel, out=out)
+
+
+def measure(row, calls, reference, budget_ms):
+    """Times of all calls into row; what fails or differs says so instead."""
+    for name, call in calls.items():
+        try:
+            error = (call().float() - reference).abs().max().item()
+            if not error <= 0.02:
+                row[name + "_error"] = f"differs from the reference by {error:.3g}"
+                continue
+            row[name + "_ms"] = median_ms(call, budget_ms)
+        except Exception as failure:  # a peer that does not do this, or no memory for it
+            row[name + "_error"] = str(failure).splitlines()[0][:120]
+            torch.cuda.empty_cache()
+    return row
+
+
+def exact(q, k, v, causal):
+    """In fp32 a few heads at a time, so that the scores fit."""
+    group = q.shape[1] // k.shape[1]
+    out = torch.empty_like(q, dtype=torch.float32)
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            scores = q[b, h].float() @ k[b, h // group].float().T * q.shape[-1] ** -0.5
+            if causal:
+                scores.masked_fill_(torch.ones_like(scores, dtype=torch.bool).triu(1 + k.shape[2] - q.shape[2]), -torch.inf)
+            out[b, h] = torch.softmax(scores, -1) @ v[b, h // group].float()
+    return out
+
+
+def prefill_rows(options):
+    for dtype in options.dtypes:
+        for dim in options.dims:
+            for causal in (False, True):
+                for length in options.lengths:
+                    batch, heads = max(1, options.tokens // length), 2048 // dim
+                    q, k, v = (torch.randn(batch, heads, length, dim, device="cuda", dtype=getattr(torch, dtype))
+                               for _ in range(3))
+                    reference = exact(q, k, v, causal)
+                    calls = {name: ours(kernel, q, k, v, causal) for name, kernel in options.kernels.items()}
+                    calls.update({name: peer(name, q, k, v, causal) for name in options.peers
+                                  if name != "math" or length <= 8192})
+                    row = {"op": "prefill", "shape": [batch, heads, heads, length, length, dim], "causal": causal,
+                           "dtype": dtype, "flop": 4.0 * batch * heads * length * length * dim * (0.5 if causal else 1)}
+                    yield measure(row, calls, reference, options.budget)
+
+
+def decode_rows(options):
+    for batch, keys in options.caches:
+        q = torch.randn(batch, 32, 1, 128, device="cuda", dtype=torch.float16)
+        k, v = (torch.randn(batch, 8, keys, 128, device="cuda", dtype=torch.float16) for _ in range(2))
+        reference = exact(q, k, v, False)
+        calls = {"ours": ours(None, q, k, v, False)}
+        calls.update({name: peer(name, q, k, v, False) for name in ("flash", "cudnn")})
+        row = {"op": "decode", "shape": [batch, 32, 8, 1, keys, 128], "causal": False, "dtype": "float16",
+               "bytes": 4.0 * batch * 8 * keys * 128}
+        yield measure(row, calls, reference, options.budget)
+
+
+def read_gbps():
+    data = torch.empty(1 << 30, device="cuda", dtype=torch.float32).uniform_()
+    return 4.0 * data.numel() / median_ms(lambda: torch.sum(data), 200) / 1e6
+
+
+def show(row):
+    shape = ",".join(map(str, row["shape"])) + (" causal" if row["causal"] else "")
+    rate = ("flop", 1e9, "TFLOP/s") if "flop" in row else ("bytes", 1e6, "GB/s")
+    parts = [f"{name[:-3]} {row[rate[0]] / row[name] / rate[1]:.0f}" for name in row if name.endswith("_ms")]
+    wrong = [f"{name[:-6]}: {row[name]}" for name in row if name.endswith("_error")]
+    print(f"{row['op']} {shape} {row['dtype']} {rate[2]}: " + ", ".join(parts + wrong), flush=True)
+
+
+def plot(rows, path):
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    names = [name for name in ("ours", "flash", "cudnn", "efficient", "math", "standard", "eager")
+             if any(name + "_ms" in row for row in rows)]
+    panels = sorted({(row["shape"][-1], row["causal"]) for row in rows if row["op"] == "prefill"})
+    if not panels:
+        return
+    figure, axes = pyplot.subplots(2, max(1, (len(panels) + 1) // 2), figsize=(15, 8), squeeze=False, layout="constrained")
+    for axis, (dim, causal) in zip(axes.T.flat, panels):
+        for name in names:
+            points = [(row["shape"][3], row["flop"] / row[name + "_ms"] / 1e9) for row in rows
+                      if row["op"] == "prefill" and (row["shape"][-1], row["causal"]) == (dim, causal)
+                      and name + "_ms" in row and row["dtype"] == "float16"]
+            axis.plot(*zip(*points), marker="o", label=name) if points else None
+        axis.set(xscale="log", title=f"head size {dim}{', causal' if causal else ''}", xlabel="tokens a sequence",
+                 ylabel="TFLOP/s", ylim=(0, None))
+        axis.set_xscale("log", base=2)
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend()
+    figure.savefig(path, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("all", "prefill", "decode"), default="all")
+    parser.add_argument("--dims", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
+    parser.add_argument("--tokens", type=int, default=16384, help="tokens a batch")
+    parser.add_argument("--kernels", nargs="+", default=["prefill_sm75", "standard", "eager"],
+                        help="kernels of ours besides the chosen one")
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--budget", type=float, default=60.0, help="milliseconds a measurement may take")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE")
+    options = parser.parse_args()
+    options.kernels = {"ours": None, **{name: name for name in options.kernels}}
+    options.caches = [(1, 512), (1, 1024), (1, 4096), (8, 512), (8, 2048), (8, 4096), (64, 512), (64, 1024), (64, 4096),
+                      (1, 32768), (1, 131072), (1, 262144), (16, 32768)]
+    torch.manual_seed(0)
+    device = torch.cuda.get_device_properties(0)
+    bandwidth = read_gbps()
+    print(f"{device.name}, torch {torch.__version__}, fastattention {fastattention.__version__}; a sum over 4 GiB reads "
+          f"{bandwidth:.0f} GB/s")
+    rows = []
+    for kind, make in (("prefill", prefill_rows), ("decode", decode_rows)):
+        for row in make(options) if options.what in ("all", kind) else ():
+            row.update(device=device.name, read_gbps=bandwidth, label="measured")
+            rows.append(row)
+            show(row)
+    if options.json:
+        with open(options.json + ".part", "w") as file:
+            json.dump(rows, file, indent=1)
+        os.replace(options.json + ".part", options.json)
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
