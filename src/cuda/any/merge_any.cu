@@ -1,0 +1,88 @@
+/* Joining attentions of the same queries over disjoint keys by log-sum-exp; the meaning is src/cpu/merge.c's.
+ *
+ *   m = max lse_x;  w_x = exp(lse_x - m);  o = sum o_x w_x / sum w_x;  lse = m + log(sum w_x)
+ *
+ * merge_any     two sides in their own type, in place on side a. A warp a row; grid x = ceil(rows / 4), 128 threads.
+ * merge_splits  the parts of a split KV sequence, fp32 in the workspace, with the sink, to o and lse. A block of four
+ *               warps a row, warp w takes parts w, w + 4, ..; grid x = batch * heads_q * max_seqlen_q, 128 threads.
+ * A side that saw no key (lse -inf) is left out, never multiplied by 0. Any head size to 576, lane l has columns l,
+ * l + 32, ...; order of sums is fixed. Bound: reading what is joined once. Not run: times. */
+#include "cuda/any/parts.cuh"
+#include "cuda/append_params.h"
+
+enum { WARPS = 4, COLUMNS = 18 }; /* 576 / 32 */
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32) merge_any(const __grid_constant__ fa_cuda_merge_params p) {
+  const int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  if (row >= (int64_t)p.batch * p.heads * p.seqlen) return;
+  const int i = row % p.seqlen, h = row / p.seqlen % p.heads, b = row / p.seqlen / p.heads;
+  const float lse_a = p.lse_a[row], lse_b = p.lse_b[row];
+  const bool has_a = lse_a != -CUDART_INF_F, has_b = lse_b != -CUDART_INF_F;
+  const float max = fa_max_sticky(fa_max_sticky(-CUDART_INF_F, lse_a), lse_b);
+  float a = has_a ? expf(lse_a - max) : 0.0f, b_weight = has_b ? expf(lse_b - max) : 0.0f;
+  const float sum = a + b_weight;
+  a = has_a && a < FA_LEAST_WEIGHT ? FA_LEAST_WEIGHT : a;
+  b_weight = has_b && b_weight < FA_LEAST_WEIGHT ? FA_LEAST_WEIGHT : b_weight;
+  a /= sum, b_weight /= sum;
+  const int64_t at_a = b * p.o_a.stride_batch + i * p.o_a.stride_seq + h * p.o_a.stride_head;
+  const int64_t at_b = b * p.o_b.stride_batch + i * p.o_b.stride_seq + h * p.o_b.stride_head;
+  for (int d = lane; d < p.dim; d += 32) {
+    float value = 0.0f;
+    if (has_a) value = a * fa_load_any(p.o_a.data, at_a + d, p.dtype);
+    if (has_b) value += b_weight * fa_load_any(p.o_b.data, at_b + d, p.dtype);
+    fa_store_any(p.o_a.data, at_a + d, p.dtype, value);
+  }
+  __syncwarp(); /* every lane has read lse_a */
+  if (lane == 0) p.lse_a[row] = max == -CUDART_INF_F ? -CUDART_INF_F : max + logf(sum);
+}
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32) merge_splits(const __grid_constant__ fa_cuda_params p) {
+  __shared__ float sums[WARPS], parts_o[WARPS][COLUMNS * 32];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t row = blockIdx.x, rows = gridDim.x;
+  const int i = row % p.max_seqlen_q, h = row / p.max_seqlen_q % p.heads_q, b = row / p.max_seqlen_q / p.heads_q;
+  const fa_sequence s = fa_sequence_of(p, b);
+  if (i >= s.seqlen_q) return;
+
+  float max = p.sinks ? p.sinks[h] : -CUDART_INF_F;
+  for (int part = lane; part < p.splits; part += 32) max = fa_max_sticky(max, p.split_lse[part * rows + row]);
+#pragma unroll
+  for (int across = 16; across; across /= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, max, across);
+    max = other != other ? other : fa_max_sticky(max, other);
+  }
+
+  float o[COLUMNS], sum = 0.0f;
+#pragma unroll
+  for (int n = 0; n < COLUMNS; ++n) o[n] = 0.0f;
+#pragma unroll 4
+  for (int part = warp; part < p.splits; part += WARPS) {
+    const float lse = p.split_lse[part * rows + row];
+    if (lse == -CUDART_INF_F) continue;
+    const float share = expf(lse - max), weight = share < FA_LEAST_WEIGHT ? FA_LEAST_WEIGHT : share;
+    const float *from = p.split_o + (part * rows + row) * p.head_dim_v;
+    sum += share;
+#pragma unroll
+    for (int n = 0; n < COLUMNS; ++n) {
+      if (n * 32 >= p.head_dim_v) break;
+      if (n * 32 + lane < p.head_dim_v) o[n] = fmaf(weight, from[n * 32 + lane], o[n]);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < COLUMNS; ++n)
+    if (n * 32 < p.head_dim_v) parts_o[warp][n * 32 + lane] = o[n];
+  if (lane == 0) sums[warp] = sum;
+  __syncthreads();
+
+  const bool is_empty = max == -CUDART_INF_F;
+  float total = p.sinks && !is_empty ? expf(p.sinks[h] - max) : 0.0f;
+  for (int w = 0; w < WARPS; ++w) total += sums[w];
+  const int64_t to = fa_row_offset(p, s, p.o, h, i);
+  for (int d = threadIdx.x; d < p.head_dim_v; d += WARPS * 32) {
+    float value = 0.0f;
+    for (int w = 0; w < WARPS; ++w) value += parts_o[w][d];
+    fa_store_any(p.o.data, to + d, p.dtype, is_empty ? 0.0f : value / total);
+  }
+  if (threadIdx.x == 0 && p.lse) p.lse[fa_lse_offset(p, s, h, i)] = is_empty ? -CUDART_INF_F : max + logf(total);
+}

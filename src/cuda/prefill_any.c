@@ -1,0 +1,77 @@
+/* Attention of any number of rows on plain multiply-adds: every type, feature and head size. any/prefill_any.cuh has the
+ * formula and the tiles. Short problems are split over KV so that the device is filled. */
+#include <stdio.h>
+
+#include "core/kernel_declarations.h"
+#include "cuda/kv_split_cuda.h"
+#include "cuda/plain_cuda.h"
+
+enum {
+  THREADS = 256,
+  BLOCKS_AT_ONCE = 2, /* of a multiprocessor: the launch bound */
+  LEAST_PART = 256    /* keys; less costs more in joining than it gains */
+};
+
+typedef struct choice {
+  fa_cuda_plain plain;
+  fa_cuda_function join;
+} choice;
+
+int64_t fa_cuda_row_blocks(const fa_plan *plan, int64_t rows) {
+  const fa_attention_problem *p = &plan->problem;
+  return p->batch * p->heads_kv * fa_max(fa_ceil_div(plan->group * p->max_seqlen_q, rows), 1);
+}
+
+fa_status fa_cuda_find_plain(const fa_plan *plan, fa_cuda_plain *plain) {
+  const fa_attention_problem *p = &plan->problem;
+  const int64_t all_rows = plan->group * p->max_seqlen_q;
+  plain->rows = p->head_dim_v <= 128 && all_rows > 32 ? 64 : p->head_dim_v <= 256 && all_rows > 16 ? 32 : 16;
+  char name[64];
+  snprintf(name, sizeof name, "prefill_%s_%s_%d", fa_dtype_name(p->dtype), fa_dtype_name(p->kv_dtype), (int)plain->rows);
+  return fa_cuda_find(plan->context, "prefill_any", name, 0, &plain->function);
+}
+
+fa_status fa_cuda_check_grid(const fa_plan *plan, int64_t row_blocks) {
+  if (row_blocks <= INT32_MAX / plan->kv_splits) return FA_OK;
+  return fa_fail(FA_ERROR_UNSUPPORTED, "%lld blocks of rows in %lld parts are beyond a grid of 2^31; make the batch or the "
+                 "sequences shorter", (long long)row_blocks, (long long)plan->kv_splits);
+}
+
+fa_status fa_cuda_start_plain(const fa_plan *plan, const fa_cuda_plain *plain, const fa_cuda_params *params,
+                              fa_stream stream) {
+  const int64_t blocks = fa_cuda_row_blocks(plan, plain->rows) * plan->kv_splits;
+  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0};
+  return fa_cuda_start(plan->context, plain->function, shape, params, stream);
+}
+
+fa_status fa_prefill_any_prepare(fa_plan *plan) {
+  choice made;
+  fa_status status = fa_cuda_find_plain(plan, &made.plain);
+  if (status != FA_OK) return status;
+  const int64_t units = fa_cuda_row_blocks(plan, made.plain.rows);
+  const int64_t slots = (int64_t)BLOCKS_AT_ONCE * fa_cuda_multiprocessors(plan->context);
+  plan->kv_splits = units >= slots && !plan->problem.kv_splits ? 1 : fa_cuda_choose_splits(plan, units, slots, LEAST_PART);
+  status = fa_cuda_check_grid(plan, units);
+  if (status == FA_OK) status = fa_cuda_find_join(plan, &made.join);
+  if (status != FA_OK) return status;
+  plan->tiles.level1_rows = plan->tiles.level2_rows = made.plain.rows;
+  plan->tiles.level1_keys = plan->tiles.level2_keys = FA_CUDA_PLAIN_KEYS;
+  plan->tiles.level2_rows = made.plain.rows / 8;
+  plan->kernel_workspace_bytes = fa_cuda_split_bytes(plan);
+  choice *kept = fa_host_allocate(plan->context, sizeof *kept);
+  if (!kept) return FA_ERROR_MEMORY;
+  *kept = made;
+  plan->kernel_data = kept;
+  return FA_OK;
+}
+
+void fa_prefill_any_release(fa_plan *plan) { fa_host_free(plan->context, plan->kernel_data); }
+
+fa_status fa_prefill_any_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
+  const choice *made = plan->kernel_data;
+  fa_cuda_params params;
+  fa_cuda_params_of(plan, args, &params);
+  fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, &params);
+  const fa_status status = fa_cuda_start_plain(plan, &made->plain, &params, stream);
+  return status == FA_OK ? fa_cuda_join_splits(plan, made->join, &params, stream) : status;
+}
