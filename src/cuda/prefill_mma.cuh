@@ -62,6 +62,8 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   static constexpr int Q_AT = SHARED - FA_PREFILL_Q_BYTES(DQ, MT, WARPS), V_AT = 2 * K_BYTES;
   static constexpr int PLACE_AT = FA_PREFILL_RING_BYTES(DQ, DV, TILE);
   static constexpr bool K_BESIDE_Q = Q_AT >= K_BYTES, V_BESIDE_Q = Q_AT >= V_AT + V_BYTES;
+  /* Without cp.async the next tile waits in registers, if there are any left. */
+  static constexpr bool STAGED = !ASYNC && DV <= 128;
   static constexpr int ROW_ENDS = MT * 2; /* rows of a lane: row tile n / 2, row g + 8 (n % 2) */
   static_assert(TILE % STEP == 0 && DV <= DQ, "steps fill a tile; o is staged where q was");
   using k_tile = fa_tile<DQ, TILE, THREADS>;
@@ -91,10 +93,16 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     return s;
   }
   FA_MEMBER int warp_row() const { return place.row + (int)(fa_thread() / 32) * WARP_ROWS; }
-  /* A lane's part of every ldmatrix address: the four matrices are rows 0-7 and 8-15 of a chunk, then of the next. */
+  /* A lane's part of an ldmatrix address. The four matrices are rows 0-7 and 8-15 of a chunk, then of the next: A
+   * operands, and B operands read transposed (V). K's are rows 0-7 of both chunks, then rows 8-15: mma wants the
+   * registers of one B operand side by side. */
   template <int DP> static FA_MEMBER unsigned lane_part() {
     const unsigned lane = fa_thread() % 32;
     return fa_chunk_at<DP>(lane % 16, lane / 16);
+  }
+  static FA_MEMBER unsigned k_lane_part() {
+    const unsigned lane = fa_thread() % 32;
+    return fa_chunk_at<DQ>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   }
 
   /* Address of 16-byte chunk 2n + (lane's half) in rows whose lane part is `lane_at`: the swizzle is an exclusive or. */
@@ -118,25 +126,27 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
         fa_load_matrices(b, column<DQ>(k_at + n * 16 * DQ * 2, d));
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
-          E::mma(x[m][2 * n], q[m][d], b[0], b[2]);
-          E::mma(x[m][2 * n + 1], q[m][d], b[1], b[3]);
+          E::mma(x[m][2 * n], q[m][d], b[0], b[1]);
+          E::mma(x[m][2 * n + 1], q[m][d], b[2], b[3]);
         }
       }
   }
 
+  static constexpr int PV_PARTS = NG * DV / 16;
+  /* Part i of O += P V: 16 keys by 16 columns. */
+  FA_MEMBER void multiply_pv_part(const weights &w, unsigned v_at, int i) {
+    const int n = i / (DV / 16), d = i % (DV / 16);
+    unsigned b[4];
+    fa_load_matrices_transposed(b, column<DV>(v_at + n * 16 * DV * 2, d));
+#pragma unroll
+    for (int m = 0; m < MT; ++m) {
+      E::mma(o[m][2 * d], w[m][n], b[0], b[1]);
+      E::mma(o[m][2 * d + 1], w[m][n], b[2], b[3]);
+    }
+  }
   FA_MEMBER void multiply_pv(const weights &w, unsigned v_at) {
 #pragma unroll
-    for (int n = 0; n < NG; ++n)
-#pragma unroll
-      for (int d = 0; d < DV / 16; ++d) {
-        unsigned b[4];
-        fa_load_matrices_transposed(b, column<DV>(v_at + n * 16 * DV * 2, d));
-#pragma unroll
-        for (int m = 0; m < MT; ++m) {
-          E::mma(o[m][2 * d], w[m][n], b[0], b[1]);
-          E::mma(o[m][2 * d + 1], w[m][n], b[2], b[3]);
-        }
-      }
+    for (int i = 0; i < PV_PARTS; ++i) multiply_pv_part(w, v_at, i);
   }
 
   /* Rules, then -inf (of the sign that scale makes -inf) outside the band. */
@@ -168,19 +178,14 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     }
   }
 
-  /* Weights of a step in the units of the present shift, and each row's part of their sum. */
-  FA_MEMBER void weigh(const scores &x, weights &w, float (&part)[ROW_ENDS]) const {
-#pragma unroll
-    for (int r = 0; r < ROW_ENDS; ++r) part[r] = 0.0f;
-#pragma unroll
-    for (int n = 0; n < NG * 2; ++n)
-#pragma unroll
-      for (int r = 0; r < ROW_ENDS; ++r) {
-        const float a = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]));
-        const float b = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]));
-        part[r] = n ? part[r] + (a + b) : a + b;
-        w[r / 2][n / 2][n % 2 * 2 + r % 2] = E::pack(a, b);
-      }
+  /* Weights of a step in the units of the present shift, and each row's part of their sum; part i of PAIRS. */
+  static constexpr int PAIRS = NG * 2 * ROW_ENDS;
+  FA_MEMBER void weigh_part(const scores &x, weights &w, float (&part)[ROW_ENDS], int i) const {
+    const int n = i / ROW_ENDS, r = i % ROW_ENDS;
+    const float a = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]));
+    const float b = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]));
+    part[r] = n ? part[r] + (a + b) : a + b;
+    w[r / 2][n / 2][n % 2 * 2 + r % 2] = E::pack(a, b);
   }
 
   /* A step without restart: true if it stands; false: only o has moved on. */
@@ -190,8 +195,13 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     float part[ROW_ENDS];
     multiply_qk(x, k_at);
     if (EDGE) select(x, k_at, n_tile);
-    multiply_pv(w, v_before);
-    weigh(x, next, part);
+    /* The exponentials run on one unit while the products run on the other. */
+#pragma unroll
+    for (int i = 0; i < PV_PARTS; ++i) {
+      multiply_pv_part(w, v_before, i);
+#pragma unroll
+      for (int pair = i * PAIRS / PV_PARTS; pair < (i + 1) * PAIRS / PV_PARTS; ++pair) weigh_part(x, next, part, pair);
+    }
     unsigned seen = 0;
 #pragma unroll
     for (int m = 0; m < MT; ++m)
@@ -232,7 +242,8 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
         o[r / 2][d][r % 2 * 2 + 1] *= factor;
       }
     }
-    weigh(x, w, part);
+#pragma unroll
+    for (int i = 0; i < PAIRS; ++i) weigh_part(x, w, part, i);
 #pragma unroll
     for (int r = 0; r < ROW_ENDS; ++r) sum[r] += part[r];
   }
@@ -330,7 +341,7 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
       __syncthreads();
       const int next_key = place.first_key + (int)(n + 1) * TILE;
       const unsigned k_next = base + (n + 1) % 2 * K_BYTES, v_next = base + V_AT + (n + 1) % 3 * V_BYTES;
-      uint4 k_on_way[ASYNC ? 1 : k_tile::each], v_on_way[ASYNC ? 1 : v_tile::each];
+      uint4 k_on_way[k_tile::each], v_on_way[v_tile::each]; /* STAGED */
       if (next_key < place.end) {
         const fa_sequence again = sequence();
         const fa_source next_k = {p.k, place.kv_head, p.head_dim_qk, place.begin, place.end, false};
@@ -340,17 +351,17 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
           v_tile::copy(p, again, next_v, next_key, v_next);
           fa_copy_commit();
         } else {
-          if (k_tile::is_simple(p, next_k, next_key))
+          if (STAGED && k_tile::is_simple(p, next_k, next_key))
             k_tile::fetch(p, again, next_k, next_key, k_on_way);
           else
             k_tile::move(p, again, next_k, next_key, k_next);
-          if (v_tile::is_simple(p, next_v, next_key))
+          if (STAGED && v_tile::is_simple(p, next_v, next_key))
             v_tile::fetch(p, again, next_v, next_key, v_on_way);
           else
             v_tile::move(p, again, next_v, next_key, v_next);
         }
       }
-      unsigned steps = steps_of(n), k_at = base + n % 2 * K_BYTES + lane_part<DQ>();
+      unsigned steps = steps_of(n), k_at = base + n % 2 * K_BYTES + k_lane_part();
 #pragma unroll 1
       for (;; steps >>= 1, k_at += STEP * DQ * 2) {
         const bool inside = steps & 1;
@@ -369,7 +380,7 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
         v_before = steps & FIRST ? base + V_AT + n % 3 * V_BYTES + lane_part<DV>() : v_before + STEP * DV * 2;
         if (steps & LAST) break;
       }
-      if constexpr (!ASYNC) {
+      if constexpr (STAGED) {
         const fa_source next_k = {p.k, 0, p.head_dim_qk, place.begin, place.end, false};
         const fa_source next_v = {p.v, 0, p.head_dim_v, place.begin, place.end, false};
         if (k_tile::is_simple(p, next_k, next_key)) k_tile::store(k_next, k_on_way);
