@@ -31,6 +31,11 @@ FA_DEVICE float4 fa_load_four(const E *from, int left, bool whole) {
                      left > 2 ? fa_float(from[2]) : 0.0f, left > 3 ? fa_float(from[3]) : 0.0f);
 }
 
+/* A call, so that what the rules need does not sit in registers through the loop over keys. */
+static __device__ __noinline__ float fa_rules_apart(const fa_cuda_params &p, int b, int h, int i, int j, float dot) {
+  return fa_apply_rules(p, fa_sequence_of(p, b), h, i, j, dot);
+}
+
 template <class T, class KV, int RW, int CHUNKS_V>
 FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
   constexpr int ROWS = FA_ANY_WARPS * RW, THREADS = FA_ANY_WARPS * 32;
@@ -47,7 +52,7 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
   const fa_sequence s = fa_sequence_of(p, item.batch);
   const int count = p.group * s.seqlen_q, first_row = item.tile * ROWS;
   if (first_row >= count) return;
-  const bool whole = p.aligned, is_scaled = p.kv_dtype != p.dtype;
+  const bool whole = p.aligned, is_scaled = p.kv_dtype != p.dtype, has_rules = fa_has_rules(p);
 
   int begin, end, low, high;
   fa_part_keys(p, s, item.part, begin, end);
@@ -82,6 +87,7 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
           x = fa_load_four((const KV *)p.k.data + fa_token_offset(p, s, p.k, item.kv_head, key + j) + dim + d, left, whole);
         *(float4 *)(k_near + j * K_STRIDE + d) = x;
       }
+#pragma unroll 1 /* registers */
       for (int n = threadIdx.x; n < ROWS * FA_ANY_CHUNK / 4; n += THREADS) {
         const int r = n / (FA_ANY_CHUNK / 4), d = n % (FA_ANY_CHUNK / 4) * 4, left = p.head_dim_qk - dim - d;
         const int row = first_row + r;
@@ -93,7 +99,7 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
         *(float4 *)(q_near + r * FA_ANY_CHUNK + d) = x;
       }
       __syncthreads();
-#pragma unroll 4
+#pragma unroll(RW == 8 ? 1 : 2)
       for (int d = 0; d < FA_ANY_CHUNK; d += 4) {
         const float4 k = *(const float4 *)(k_near + lane * K_STRIDE + d);
 #pragma unroll
@@ -110,13 +116,23 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
     const int j = key + lane;
     const float k_scale = is_scaled && j < end ? fa_scale_at(p, s, p.k_scale, item.kv_head, j) : 1.0f;
 #pragma unroll
+    for (int r = 0; r < RW; ++r) weights[warp][lane][r] = score[r] * k_scale;
+#pragma unroll 1
     for (int r = 0; r < RW; ++r) {
       const int query = queries[warp * RW + r], head = heads[warp * RW + r];
       float x = -CUDART_INF_F;
       if (query >= 0 && j < end) {
         fa_band_row(p, s, query, low, high);
-        if (j >= low && j < high) x = fa_apply_rules(p, s, head, query, j, score[r] * k_scale);
+        if (j >= low && j < high) {
+          x = weights[warp][lane][r];
+          x = has_rules ? fa_rules_apart(p, item.batch, head, query, j, x) : x * p.scale;
+        }
       }
+      weights[warp][lane][r] = x;
+    }
+#pragma unroll
+    for (int r = 0; r < RW; ++r) {
+      const float x = weights[warp][lane][r];
       float most = x;
 #pragma unroll
       for (int across = 16; across; across /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, across));
@@ -152,7 +168,7 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
         *(float4 *)(v_near + token * FA_ANY_CHUNK_V + n % (FA_ANY_CHUNK_V / 4) * 4) = x;
       }
       __syncthreads();
-#pragma unroll 4
+#pragma unroll 2
       for (int token = 0; token < FA_ANY_KEYS; ++token) {
         float weight[RW], v[4];
 #pragma unroll
