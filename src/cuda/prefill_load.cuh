@@ -126,19 +126,23 @@ template <int DP, int ROWS, int THREADS> struct fa_tile {
       fa_shared_store(shared + fa_chunk_at<DP>(row, chunk), x[i]);
     }
   }
-  /* Any tile, at once. */
+  /* Any tile, at once: chunk by chunk, or all chunks in flight where registers are free. */
+  static FA_MEMBER void move_by_chunks(const fa_cuda_params &p, const fa_sequence &s, const fa_source &from, int first,
+                                       unsigned shared) {
+#pragma unroll 1
+    for (int index = fa_thread(); index < ROWS * chunks; index += THREADS) {
+      const int row = index / chunks, chunk = index % chunks;
+      fa_shared_store(shared + fa_chunk_at<DP>(row, chunk), fa_read_chunk(p, s, from, first + row, chunk * 8));
+    }
+  }
   static FA_MEMBER void move(const fa_cuda_params &p, const fa_sequence &s, const fa_source &from, int first,
                              unsigned shared) {
     if (is_simple(p, from, first)) {
       uint4 x[each];
       fetch(p, s, from, first, x);
       store(shared, x);
-      return;
-    }
-#pragma unroll 1
-    for (int index = fa_thread(); index < ROWS * chunks; index += THREADS) {
-      const int row = index / chunks, chunk = index % chunks;
-      fa_shared_store(shared + fa_chunk_at<DP>(row, chunk), fa_read_chunk(p, s, from, first + row, chunk * 8));
+    } else {
+      move_by_chunks(p, s, from, first, shared);
     }
   }
 };
