@@ -132,6 +132,7 @@ void fa_decode_any_release(fa_plan *plan) { fa_host_free(plan->context, plan->ke
 
 fa_status fa_decode_any_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
   const choice *made = plan->kernel_data;
+  if (plan->problem.max_seqlen_q == 0) return FA_OK; /* no rows, whatever the ragged tensors could hold */
   fa_cuda_params params;
   fa_cuda_params_of(plan, args, &params);
   fa_status status;

@@ -54,7 +54,7 @@ fa_status fa_prefill_any_prepare(fa_plan *plan) {
   status = fa_cuda_check_grid(plan, units);
   if (status == FA_OK) status = fa_cuda_find_join(plan, &made.join);
   if (status != FA_OK) return status;
-  plan->tiles.level1_rows = plan->tiles.level2_rows = made.plain.rows;
+  plan->tiles.level1_rows = made.plain.rows;
   plan->tiles.level1_keys = plan->tiles.level2_keys = FA_CUDA_PLAIN_KEYS;
   plan->tiles.level2_rows = made.plain.rows / 8;
   plan->kernel_workspace_bytes = fa_cuda_split_bytes(plan);
@@ -69,6 +69,7 @@ void fa_prefill_any_release(fa_plan *plan) { fa_host_free(plan->context, plan->k
 
 fa_status fa_prefill_any_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
   const choice *made = plan->kernel_data;
+  if (plan->problem.max_seqlen_q == 0) return FA_OK; /* no rows, whatever the ragged tensors could hold */
   fa_cuda_params params;
   fa_cuda_params_of(plan, args, &params);
   fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, &params);
