@@ -3,7 +3,7 @@ PRESET ?= release
 PREFIX ?= /usr/local
 ARGS ?=
 
-.PHONY: build demo test test-long test-gpu install format clean help
+.PHONY: build demo test test-long test-gpu bench-gpu install format clean help
 
 build:
 	@scripts/install_deps.sh
@@ -25,8 +25,13 @@ test-long:
 	@scripts/fetch_model.sh >/dev/null || true
 	@.venv/bin/python scripts/run_tests.py --long $(ARGS)
 
-test-gpu:
-	@echo "make test-gpu: there is no GPU backend yet, so there is nothing to test on one" >&2; exit 1
+test-gpu: build
+	@scripts/test_gpu.sh
+
+bench-gpu: build
+	@mkdir -p build/bench-gpu
+	@PYTHONPATH=python FASTATTENTION_LIBRARY=$(CURDIR)/build/lib/libfastattention.so python3 bench/bench_gpu.py all \
+	  --json build/bench-gpu/rows.json --plot build/bench-gpu/prefill.png $(ARGS)
 
 install: build
 	@cmake --install build --prefix $(PREFIX)
@@ -42,6 +47,7 @@ help:
 	@echo "make demo       a language model answering through this library, then attention timed"
 	@echo "make test       everything, on gcc, clang and the sanitizers; ends with 'N passed, N failed'"
 	@echo "make test-long  the same with 20,000 checked cases"
-	@echo "make test-gpu   tests that need a GPU (there is no GPU backend yet)"
+	@echo "make test-gpu   every kernel for NVIDIA GPUs on this machine's GPU"
+	@echo "make bench-gpu  those kernels beside PyTorch's, in a table and a plot (needs torch)"
 	@echo "make install    to PREFIX (/usr/local)"
 	@echo "make clean      remove build/"

@@ -1,6 +1,9 @@
 /* The one file that names every backend and turns the kernel table into data. */
 #include "core/kernel_declarations.h"
 #include "cpu/cpu.h"
+#if FA_WITH_CUDA
+#include "cuda/cuda.h"
+#endif
 
 enum { KERNEL = 0, BASELINE = 1 };
 #define RELEASE(name) fa_##name##_release
@@ -13,4 +16,8 @@ const fa_kernel fa_kernels[] = {
 };
 const int32_t fa_kernels_count = (int32_t)(sizeof fa_kernels / sizeof fa_kernels[0]);
 
-const fa_backend *const fa_backends[] = {&fa_cpu_backend, NULL};
+const fa_backend *const fa_backends[] = {&fa_cpu_backend,
+#if FA_WITH_CUDA
+                                         &fa_cuda_backend,
+#endif
+                                         NULL};

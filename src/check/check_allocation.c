@@ -40,6 +40,7 @@ static fa_status one_life(hook *h, const fa_session *s, const fa_kernel *kernel,
   fa_event *event = NULL;
   fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
   fa_attention_args a = FA_ATTENTION_ARGS_INIT;
+  static const float zeros[ELEMENTS];
   fa_tensor *const tensors[4] = {&a.q, &a.k, &a.v, &a.o};
 
   options.device = s->options.device;
@@ -61,7 +62,7 @@ static fa_status one_life(hook *h, const fa_session *s, const fa_kernel *kernel,
   for (int n = 0; n < 4 && status == FA_OK; n++) {
     status = fa_buffer_allocate(context, ELEMENTS * sizeof(float), &buffers[n]);
     if (status != FA_OK) break;
-    memset(buffers[n], 0, ELEMENTS * sizeof(float));
+    status = fa_buffer_copy(context, buffers[n], zeros, sizeof zeros, FA_COPY_HOST_TO_DEVICE, stream);
     tensors[n]->data = buffers[n];
     tensors[n]->stride_seq = tensors[n]->stride_head = DIM;
   }
@@ -71,6 +72,7 @@ static fa_status one_life(hook *h, const fa_session *s, const fa_kernel *kernel,
     status = fa_attention_run(plan, &a, buffers[4], workspace, stream);
     *run_asked = h->requests != before;
   }
+  if (stream) (void)fa_stream_synchronize(context, stream);
   for (int n = 0; n < 5; n++) fa_buffer_free(context, buffers[n]);
   fa_plan_destroy(plan);
   fa_event_destroy(context, event);
@@ -98,6 +100,7 @@ void fa_check_allocation(fa_session *s) {
   for (int32_t k = 0; k < fa_kernels_count; k++) {
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
     if (fa_kernel_describe(k, &info) != FA_OK || !info.available) continue;
+    if (strcmp(info.device, s->contexts[0]->backend->name) != 0) continue;
     for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++) {
       if (info.dtypes >> dtype & 1u) check_kernel(s, &fa_kernels[k], (fa_dtype)dtype);
     }

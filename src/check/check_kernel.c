@@ -20,6 +20,7 @@ typedef struct attempt {
   int threads;
   int poisoned;
   void *workspace;
+  fa_mirror *mirror;
 } attempt;
 
 static void hash_inputs(const fa_case *c, uint64_t hashes[FA_ARRAYS]) {
@@ -37,6 +38,37 @@ static int float_environment_intact(void) {
   return fegetround() == FE_TONEAREST && tiny * one != 0.0f;
 }
 
+/* The arguments as the device has them. */
+static fa_attention_args mirrored_args(const fa_mirror *mirror, const fa_attention_args *args) {
+  fa_attention_args to = *args;
+  fa_tensor *const tensors[] = {&to.q,    &to.k,     &to.v,     &to.o,       &to.bias,
+                                &to.mask, &to.k_new, &to.v_new, &to.k_scale, &to.v_scale};
+  for (size_t n = 0; n < sizeof tensors / sizeof tensors[0]; n++)
+    tensors[n]->data = fa_mirror_pointer(mirror, tensors[n]->data);
+  to.lse = fa_mirror_pointer(mirror, args->lse);
+  to.alibi_slopes = fa_mirror_pointer(mirror, args->alibi_slopes);
+  to.sinks = fa_mirror_pointer(mirror, args->sinks);
+  to.cu_seqlens_q = fa_mirror_pointer(mirror, args->cu_seqlens_q);
+  to.cu_seqlens_kv = fa_mirror_pointer(mirror, args->cu_seqlens_kv);
+  to.seqlens_kv = fa_mirror_pointer(mirror, args->seqlens_kv);
+  to.page_table = fa_mirror_pointer(mirror, args->page_table);
+  to.rotary_cos = fa_mirror_pointer(mirror, args->rotary_cos);
+  to.rotary_sin = fa_mirror_pointer(mirror, args->rotary_sin);
+  return to;
+}
+
+/* Over to the device, the run, and back. */
+static fa_status run_mirrored(fa_case *c, const attempt *a) {
+  fa_slot *slots[FA_ARRAYS];
+  for (int n = 0; n < FA_ARRAYS; n++) slots[n] = &c->slots[n];
+  fa_status status = fa_mirror_upload(a->mirror, a->plan->context, slots, FA_ARRAYS);
+  if (status != FA_OK) return status;
+  const fa_attention_args args = mirrored_args(a->mirror, &c->args);
+  status = fa_attention_run(a->plan, &args, fa_mirror_pointer(a->mirror, a->workspace),
+                            fa_plan_workspace_bytes(a->plan), NULL);
+  return status == FA_OK ? fa_mirror_download(a->mirror) : status;
+}
+
 /* 1 if the run came back with FA_OK. */
 static int run_once(fa_case *c, const attempt *a, int workspace_fill, fa_verdict *verdict) {
   const size_t workspace_bytes = fa_plan_workspace_bytes(a->plan);
@@ -48,7 +80,7 @@ static int run_once(fa_case *c, const attempt *a, int workspace_fill, fa_verdict
     return 0;
   }
   fa_crash_arm(last_words, HANGING_SECONDS);
-  const fa_status status = fa_attention_run(a->plan, &c->args, a->workspace, workspace_bytes, NULL);
+  const fa_status status = run_mirrored(c, a);
   fa_crash_disarm();
   if (status != FA_OK) {
     fa_verdict_fail(verdict, "    status %s: %s\n", fa_status_name(status), fa_last_error());
@@ -145,7 +177,7 @@ static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64
                             const char *problem) {
   static fa_verdict verdict;
   fa_case *c = &s->current;
-  attempt a = {&fa_kernels[k], NULL, fa_context_threads(context), 0, NULL};
+  attempt a = {&fa_kernels[k], NULL, fa_context_threads(context), 0, NULL, &s->mirror};
   if (grant_unfused_loss(c, a.kernel) == FA_ERROR_UNSUPPORTED) return FA_ERROR_UNSUPPORTED;
   c->problem.kernel = a.kernel->name;
   const fa_status status = fa_plan_create(context, &c->problem, &a.plan);
@@ -209,6 +241,7 @@ void fa_session_run_case(fa_session *s, int64_t number) {
     if (!fa_session_wants(s, fa_kernels[k].name, &fa_kernels[k])) continue;
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
     if (fa_kernel_describe(k, &info) != FA_OK || !info.available) continue;
+    if (strcmp(info.device, s->contexts[0]->backend->name) != 0) continue;
     if (c->values == FA_VALUES_NONFINITE && info.is_baseline)
       continue; /* as with poison: 0 times infinity is theirs */
     const int64_t failed = s->failed;

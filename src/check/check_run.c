@@ -106,6 +106,7 @@ static fa_status open_session(fa_session *s) {
 
 static void close_session(fa_session *s) {
   for (int n = 0; n < FA_ARRAYS; n++) fa_slot_release(&s->current.slots[n]);
+  fa_mirror_release(&s->mirror);
   fa_context_destroy(s->contexts[0]);
   fa_context_destroy(s->contexts[1]);
   free(s);

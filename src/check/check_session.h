@@ -6,6 +6,7 @@
 
 #include "check/check.h"
 #include "check/check_case.h"
+#include "check/check_mirror.h"
 
 typedef struct fa_tally {
   int64_t run;
@@ -28,6 +29,7 @@ typedef struct fa_session {
   fa_tally dense;                    /* problems with no feature at all */
   int32_t reports[FA_CHECK_KERNELS]; /* failures of a kernel that were printed in full */
   fa_case current;
+  fa_mirror mirror; /* of the arrays, on devices with memory of their own */
 } fa_session;
 
 /* 1 if the name is one the user asked for; kernel NULL for a function beside attention. */

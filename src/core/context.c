@@ -50,6 +50,8 @@ static fa_status find_device(const char *device, const fa_backend **backend, int
   for (int b = 0; fa_backends[b]; ++b) {
     if (!device_matches(device, fa_backends[b]->name, index)) continue;
     const int32_t count = fa_backends[b]->device_count();
+    if (count == 0 && fa_backends[b]->missing)
+      return fa_fail(FA_ERROR_DEVICE, "device '%s' is not there: %s", device, fa_backends[b]->missing());
     if (*index >= count)
       return fa_fail(FA_ERROR_DEVICE, "device '%s' is not there; %s devices found: %d", device,
                      fa_backends[b]->name, count);

@@ -73,7 +73,9 @@ void fa_host_free(const fa_context *context, void *memory);
 
 struct fa_backend {
   const char *name; /* "cpu": the device names it serves are name and name:N */
+  int32_t memory_is_host; /* 1: what fa_buffer_allocate gives, the program may touch */
   int32_t (*device_count)(void);
+  const char *(*missing)(void); /* why device_count is 0, for people; NULL when it never is */
   fa_status (*device_describe)(int32_t index, fa_device_info *info);
   uint64_t (*device_isa)(int32_t index);
 

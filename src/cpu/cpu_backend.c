@@ -142,6 +142,7 @@ static fa_status run(const fa_plan *plan, const fa_attention_args *args, void *w
 
 const fa_backend fa_cpu_backend = {
     .name = "cpu",
+    .memory_is_host = 1,
     .device_count = device_count,
     .device_describe = device_describe,
     .device_isa = device_isa,

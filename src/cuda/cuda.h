@@ -33,8 +33,19 @@ typedef struct fa_cuda_shape {
 fa_status fa_cuda_start(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape,
                         const fa_cuda_params *params, fa_stream stream);
 
+/* The same for a kernel with a parameter struct of its own. */
+fa_status fa_cuda_start_with(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape,
+                             const void *params, fa_stream stream);
+
+/* fa_backend.run: checks that the pointers are this device's, appends, runs the kernel. */
+fa_status fa_cuda_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream);
+
 /* Everything but split_o, split_lse, splits (1) and split_tile (1), which are the kernel's. */
 void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cuda_params *params);
+
+/* Makes the context's device current, whatever was before, for calls into other libraries; and puts it back. */
+fa_status fa_cuda_enter(const fa_context *context);
+void fa_cuda_leave(void);
 
 /* Of the context's device. */
 int32_t fa_cuda_multiprocessors(const fa_context *context);

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# make test-gpu: every kernel for NVIDIA GPUs, forced by name, against double precision on this machine's GPU; a smaller
+# set under compute-sanitizer; and the Python package on CUDA tensors where torch is installed. The last line is
+# `N passed, N failed`.
+#   CASES      cases a kernel (default 5000)
+#   SANITIZED  cases under each of memcheck and racecheck (default 40; 0: none)
+#   FASTATTN   the command (default build/bin/fastattn)
+#   PYTHON     a Python with torch and pytest (default python3)
+set -u
+cd "$(dirname "$0")/.."
+fastattn=${FASTATTN:-build/bin/fastattn}
+cases=${CASES:-5000} sanitized=${SANITIZED:-40} python=${PYTHON:-python3}
+passed=0 failed=0
+
+add() { # a log whose last line is `N passed, N failed`, and an exit code
+  local line
+  line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$1" | tail -n 1)
+  if [ -z "$line" ]; then
+    failed=$((failed + 1))
+    return
+  fi
+  set -- $line "$2"
+  passed=$((passed + $1)) failed=$((failed + $3))
+  if [ "$5" != 0 ] && [ "$3" = 0 ]; then failed=$((failed + 1)); fi
+}
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"$fastattn" check --device cuda -k device --cases 1 >"$log" 2>&1 || { tail -n 1 "$log" >&2; exit 1; }
+kernels=$("$fastattn" info --json - | "$python" -c 'import json, sys
+for kernel in json.load(sys.stdin)["kernels"]:
+    if kernel["device"] == "cuda" and kernel["available"]: print(kernel["name"])')
+
+for kernel in merge device allocation $kernels; do
+  option=--kernel
+  case $kernel in merge | device | allocation) option=-k ;; esac
+  "$fastattn" check --device cuda $option "$kernel" --cases "$cases" --seed 1 >"$log" 2>&1
+  code=$?
+  add "$log" "$code"
+  echo "check $kernel: $(tail -n 1 "$log")"
+  if [ "$code" != 0 ]; then head -n 40 "$log"; fi
+done
+
+if [ "$sanitized" != 0 ] && command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck; do
+    compute-sanitizer --tool "$tool" --error-exitcode 9 "$fastattn" check --device cuda --cases "$sanitized" --seed 2 \
+      -k '*_*' >"$log" 2>&1
+    code=$?
+    add "$log" "$code"
+    echo "compute-sanitizer $tool: $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$log" | tail -n 1)"
+    if [ "$code" != 0 ]; then grep -v '^  ' "$log" | head -n 40; fi
+  done
+fi
+
+if "$python" -c 'import torch, pytest; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
+  library=$(realpath "$(dirname "$fastattn")/../lib/libfastattention.so")
+  FASTATTENTION_LIBRARY=${FASTATTENTION_LIBRARY:-$library} PYTHONPATH=python "$python" -m pytest -q tests/python/test_cuda_tensors.py -p no:cacheprovider >"$log" 2>&1
+  code=$?
+  tail -n 1 "$log"
+  passed=$((passed + $(grep -oE '[0-9]+ passed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 0)))
+  if [ "$code" != 0 ]; then
+    failed=$((failed + $(grep -oE '[0-9]+ failed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 1)))
+    head -n 60 "$log"
+  fi
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
