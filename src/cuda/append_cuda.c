@@ -65,8 +65,12 @@ fa_status fa_cuda_append(const fa_plan *plan, const fa_attention_args *args, voi
 
 fa_status fa_cuda_merge(fa_context *context, fa_dtype dtype, int64_t batch, int64_t seqlen, int64_t heads, int64_t dim,
                         const fa_tensor *o_a, float *lse_a, const fa_tensor *o_b, const float *lse_b, fa_stream stream) {
+  const fa_cuda_named_pointer given[] = {
+      {"o_a", o_a->data}, {"lse_a", lse_a}, {"o_b", o_b->data}, {"lse_b", lse_b}};
+  fa_status status = fa_cuda_check_pointers(context, given, sizeof given / sizeof *given);
+  if (status != FA_OK) return status;
   fa_cuda_function function;
-  const fa_status status = fa_cuda_find(context, "merge_any", "merge_any", 0, &function);
+  status = fa_cuda_find(context, "merge_any", "merge_any", 0, &function);
   if (status != FA_OK) return status;
   const int64_t blocks = fa_ceil_div(batch * seqlen * heads, MERGE_ROWS);
   if (blocks > INT32_MAX)

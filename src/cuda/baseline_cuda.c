@@ -83,10 +83,11 @@ static void lay_out(fa_plan *plan, baseline *data) {
   PLACE(wide, data->pairs * block * wide);
   PLACE(mask_bytes, is_eager(plan) && wants_mask(p) ? block * size : 0);
   PLACE(pointers, data->pairs * 5 * (int64_t)sizeof(void *));
-  PLACE(q, pairs * p->max_seqlen_q * p->head_dim_qk * size);
-  PLACE(k, p->batch * p->heads_kv * p->max_seqlen_kv * p->head_dim_qk * size);
-  PLACE(v, p->batch * p->heads_kv * p->max_seqlen_kv * p->head_dim_v * size);
-  PLACE(o, pairs * p->max_seqlen_q * p->head_dim_v * size);
+  const int64_t width_qk = fa_round_up(p->head_dim_qk * size, 16), width_v = fa_round_up(p->head_dim_v * size, 16); /* bytes */
+  PLACE(q, pairs * p->max_seqlen_q * width_qk);
+  PLACE(k, p->batch * p->heads_kv * p->max_seqlen_kv * width_qk);
+  PLACE(v, p->batch * p->heads_kv * p->max_seqlen_kv * width_v);
+  PLACE(o, pairs * p->max_seqlen_q * width_v);
 #undef PLACE
   plan->kernel_workspace_bytes = end;
 }
@@ -135,14 +136,25 @@ static fa_status start(const baseline_run *r, fa_cuda_function function, int64_t
   return fa_cuda_start_with(r->plan->context, function, shape, &r->params, r->stream);
 }
 
-static int product_takes(const fa_cuda_tensor *t, int64_t dim) {
-  return t->stride_seq >= dim && t->stride_seq <= INT32_MAX;
+/* cuBLAS's batched products fault on rows that do not begin at a multiple of 16 bytes. */
+static int64_t aligned_elements(const fa_plan *plan) { return 16 / (int64_t)fa_dtype_bytes(plan->problem.dtype); }
+
+static int product_takes(const fa_plan *plan, const fa_cuda_tensor *t, int64_t dim) {
+  const int64_t whole = aligned_elements(plan);
+  return t->stride_seq >= dim && t->stride_seq <= INT32_MAX && (uintptr_t)t->data % 16 == 0 &&
+         t->stride_seq % whole == 0 && t->stride_head % whole == 0 && t->stride_batch % whole == 0;
+}
+
+static fa_cuda_tensor dense_tensor(const baseline_run *r, size_t at, int64_t heads, int64_t rows, int64_t dim) {
+  const int64_t width = fa_round_up(dim, aligned_elements(r->plan));
+  const fa_cuda_tensor dense = {r->workspace + at, heads * rows * width, width, rows * width};
+  return dense;
 }
 
 /* Copies a tensor the product does not take into (or, for o, back from) its dense place and uses that. */
 static fa_status make_dense(baseline_run *r, fa_cuda_tensor *t, size_t at, int64_t heads, int64_t rows, int64_t dim,
                             int back) {
-  const fa_cuda_tensor dense = {r->workspace + at, heads * rows * dim, dim, rows * dim};
+  const fa_cuda_tensor dense = dense_tensor(r, at, heads, rows, dim);
   fa_baseline_params params = r->params;
   params.run.q = dense;
   params.run.head_dim_qk = (int32_t)dim;
@@ -222,19 +234,15 @@ static fa_status run_all(baseline_run *r) {
   w->wide = p->dtype == FA_FLOAT32 ? (float *)w->scores : (float *)(void *)(r->workspace + data->wide);
   w->mask = r->workspace + data->mask_bytes;
   w->mask_wanted = is_eager(r->plan) && wants_mask(p);
-  if (!product_takes(&w->run.q, p->head_dim_qk))
+  if (!product_takes(r->plan, &w->run.q, p->head_dim_qk))
     TRY(make_dense(r, &w->run.q, data->q, p->heads_q, p->max_seqlen_q, p->head_dim_qk, 0));
-  if (!product_takes(&w->run.k, p->head_dim_qk))
+  if (!product_takes(r->plan, &w->run.k, p->head_dim_qk))
     TRY(make_dense(r, &w->run.k, data->k, p->heads_kv, p->max_seqlen_kv, p->head_dim_qk, 0));
-  if (!product_takes(&w->run.v, p->head_dim_v))
+  if (!product_takes(r->plan, &w->run.v, p->head_dim_v))
     TRY(make_dense(r, &w->run.v, data->v, p->heads_kv, p->max_seqlen_kv, p->head_dim_v, 0));
   fa_cuda_tensor given_o = w->run.o;
-  const int o_dense = product_takes(&given_o, p->head_dim_v);
-  if (!o_dense) {
-    const fa_cuda_tensor dense = {r->workspace + data->o, p->heads_q * p->max_seqlen_q * p->head_dim_v, p->head_dim_v,
-                                  p->max_seqlen_q * p->head_dim_v};
-    w->run.o = dense;
-  }
+  const int o_dense = product_takes(r->plan, &given_o, p->head_dim_v);
+  if (!o_dense) w->run.o = dense_tensor(r, data->o, p->heads_q, p->max_seqlen_q, p->head_dim_v);
   if (w->mask_wanted) TRY(start(r, data->mask, p->max_seqlen_q, 1, 1));
   for (int64_t first = 0; first < pairs; first += data->pairs) {
     w->first = (int32_t)first;

@@ -40,7 +40,15 @@ fa_status fa_cuda_start_with(const fa_context *context, fa_cuda_function functio
 /* fa_backend.run: checks that the pointers are this device's, appends, runs the kernel. */
 fa_status fa_cuda_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream);
 
-/* Everything but split_o, split_lse, splits (1) and split_tile (1), which are the kernel's. */
+typedef struct fa_cuda_named_pointer {
+  const char *name;
+  const void *pointer; /* NULL: not looked at */
+} fa_cuda_named_pointer;
+
+/* Errors: ARGUMENT for host memory or another GPU's. */
+fa_status fa_cuda_check_pointers(const fa_context *context, const fa_cuda_named_pointer *given, size_t count);
+
+/* Everything but split_o, split_sums, splits (1) and split_tile (1), which are the kernel's. */
 void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cuda_params *params);
 
 /* Makes the context's device current, whatever was before, for calls into other libraries; and puts it back. */

@@ -13,6 +13,11 @@ typedef struct fa_cuda_tensor {
   int64_t stride_head;
 } fa_cuda_tensor;
 
+/* The largest score of a row in one part (-inf: it keeps no key there), and its sum of exp(score - max). */
+typedef struct fa_split_sum {
+  float max, sum;
+} fa_split_sum;
+
 enum { FA_CUDA_UNLIMITED = 1 << 30 }; /* a window without an end: beyond any sequence, far from overflow */
 
 typedef struct fa_cuda_params {
@@ -42,11 +47,11 @@ typedef struct fa_cuda_params {
   int32_t aligned_o;
 
   /* Split KV. Part s of a sequence of n tokens is tokens [s * c, min(n, (s + 1) * c)), c = ceil(n / splits) rounded
-   * up to split_tile. Partial results in fp32: split_o [splits][rows][head_dim_v], split_lse [splits][rows], natural
-   * log, -inf where a part keeps no key, with row = (b * heads_q + h) * max_seqlen_q + i. */
+   * up to split_tile. Partial results in fp32: split_o [splits][rows][head_dim_v], split_sums [splits][rows], with
+   * row = (b * heads_q + h) * max_seqlen_q + i. */
   int32_t splits, split_tile;
   float *split_o;
-  float *split_lse;
+  fa_split_sum *split_sums;
 } fa_cuda_params;
 
 #endif

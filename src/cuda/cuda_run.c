@@ -23,33 +23,38 @@ static fa_status check_pointer(const fa_context *context, const char *name, cons
   return FA_OK;
 }
 
-static fa_status check_pointers(const fa_plan *plan, const fa_attention_args *args, const void *workspace) {
-  const fa_attention_problem *p = &plan->problem;
-  const struct {
-    const char *name;
-    const void *pointer;
-  } given[] = {{"q", args->q.data},
-               {"k", args->k.data},
-               {"v", args->v.data},
-               {"o", args->o.data},
-               {"workspace", workspace},
-               {"lse", p->has_lse ? args->lse : NULL},
-               {"bias", p->has_bias ? args->bias.data : NULL},
-               {"mask", p->has_mask ? args->mask.data : NULL},
-               {"sinks", p->has_sinks ? args->sinks : NULL},
-               {"alibi_slopes", p->has_alibi ? args->alibi_slopes : NULL},
-               {"cu_seqlens_q", p->ragged_q ? args->cu_seqlens_q : NULL},
-               {"cu_seqlens_kv", p->ragged_kv ? args->cu_seqlens_kv : NULL},
-               {"seqlens_kv", p->has_seqlens_kv ? args->seqlens_kv : NULL},
-               {"page_table", p->page_size ? args->page_table : NULL},
-               {"k_new", p->seqlen_new ? args->k_new.data : NULL},
-               {"v_new", p->seqlen_new ? args->v_new.data : NULL}};
-  fa_status status = fa_cuda_enter(plan->context); /* the driver answers questions about pointers only with one current */
+fa_status fa_cuda_check_pointers(const fa_context *context, const fa_cuda_named_pointer *given, size_t count) {
+  fa_status status = fa_cuda_enter(context); /* the driver answers questions about pointers only with one current */
   if (status != FA_OK) return status;
-  for (size_t n = 0; n < sizeof given / sizeof given[0] && status == FA_OK; ++n)
-    status = check_pointer(plan->context, given[n].name, given[n].pointer);
+  for (size_t n = 0; n < count && status == FA_OK; ++n) status = check_pointer(context, given[n].name, given[n].pointer);
   fa_cuda_leave();
   return status;
+}
+
+static fa_status check_arguments(const fa_plan *plan, const fa_attention_args *args, const void *workspace) {
+  const fa_attention_problem *p = &plan->problem;
+  const int is_quantised = p->kv_dtype != p->dtype;
+  const fa_cuda_named_pointer given[] = {{"q", args->q.data},
+                                         {"k", args->k.data},
+                                         {"v", args->v.data},
+                                         {"o", args->o.data},
+                                         {"workspace", workspace},
+                                         {"lse", p->has_lse ? args->lse : NULL},
+                                         {"bias", p->has_bias ? args->bias.data : NULL},
+                                         {"mask", p->has_mask ? args->mask.data : NULL},
+                                         {"sinks", p->has_sinks ? args->sinks : NULL},
+                                         {"alibi_slopes", p->has_alibi ? args->alibi_slopes : NULL},
+                                         {"cu_seqlens_q", p->ragged_q ? args->cu_seqlens_q : NULL},
+                                         {"cu_seqlens_kv", p->ragged_kv ? args->cu_seqlens_kv : NULL},
+                                         {"seqlens_kv", p->has_seqlens_kv ? args->seqlens_kv : NULL},
+                                         {"page_table", p->page_size ? args->page_table : NULL},
+                                         {"k_scale", is_quantised ? args->k_scale.data : NULL},
+                                         {"v_scale", is_quantised ? args->v_scale.data : NULL},
+                                         {"k_new", p->seqlen_new ? args->k_new.data : NULL},
+                                         {"v_new", p->seqlen_new ? args->v_new.data : NULL},
+                                         {"rotary_cos", p->rotary_dim ? args->rotary_cos : NULL},
+                                         {"rotary_sin", p->rotary_dim ? args->rotary_sin : NULL}};
+  return fa_cuda_check_pointers(plan->context, given, sizeof given / sizeof *given);
 }
 
 static fa_cuda_tensor tensor_of(const fa_tensor *t) {
@@ -126,7 +131,7 @@ void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cu
 }
 
 fa_status fa_cuda_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
-  fa_status status = check_pointers(plan, args, workspace);
+  fa_status status = check_arguments(plan, args, workspace);
   if (status != FA_OK) return status;
   if (!plan->problem.seqlen_new) return plan->kernel->run(plan, args, workspace, stream);
   fa_attention_args rotated;

@@ -30,7 +30,7 @@ int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t slots,
 
 size_t fa_cuda_split_bytes(const fa_plan *plan) {
   if (plan->kv_splits == 1) return 0;
-  const int64_t floats = plan->kv_splits * rows_of(plan) * (plan->problem.head_dim_v + 1);
+  const int64_t floats = plan->kv_splits * rows_of(plan) * (plan->problem.head_dim_v + 2);
   return (size_t)fa_round_up(floats * (int64_t)sizeof(float), 64);
 }
 
@@ -39,7 +39,7 @@ void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_ti
   params->split_tile = (int32_t)split_tile;
   if (plan->kv_splits == 1) return;
   params->split_o = workspace;
-  params->split_lse = params->split_o + plan->kv_splits * rows_of(plan) * plan->problem.head_dim_v;
+  params->split_sums = (fa_split_sum *)(void *)(params->split_o + plan->kv_splits * rows_of(plan) * plan->problem.head_dim_v);
 }
 
 fa_status fa_cuda_find_join(const fa_plan *plan, fa_cuda_function *function) {

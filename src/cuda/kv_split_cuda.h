@@ -1,5 +1,5 @@
 /* Splitting KV sequences into parts that different blocks work on, and joining them. For kernels whose parts are those
- * of any/parts.cuh and that leave split_o and split_lse as cuda_params.h says. */
+ * of any/parts.cuh and that leave split_o and split_sums as cuda_params.h says. */
 #ifndef FA_CUDA_KV_SPLIT_CUDA_H
 #define FA_CUDA_KV_SPLIT_CUDA_H
 
@@ -12,7 +12,7 @@ int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t slots,
 /* Of plan->kv_splits; 0 for one part. */
 size_t fa_cuda_split_bytes(const fa_plan *plan);
 
-/* splits, split_tile, split_o and split_lse of params. workspace has fa_cuda_split_bytes. */
+/* splits, split_tile, split_o and split_sums of params. workspace has fa_cuda_split_bytes. */
 void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_tile, fa_cuda_params *params);
 
 /* Finds the function that fa_cuda_join_splits starts; *function is NULL for one part. */

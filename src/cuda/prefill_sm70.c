@@ -80,8 +80,6 @@ fa_status fa_prefill_sm70_run(const fa_plan *plan, const fa_attention_args *args
   (void)workspace;
   if (data->shape.grid[0] == 0) return FA_OK; /* no query */
   fa_cuda_params_of(plan, args, &params);
-  params.splits = params.split_tile = 1;
-  params.split_o = params.split_lse = NULL;
   return fa_cuda_start(plan->context, data->fast && params.aligned ? data->fast : data->general, data->shape, &params,
                        stream);
 }

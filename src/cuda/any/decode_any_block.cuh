@@ -104,10 +104,10 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
   fa_part_keys(p, s, item.part, d.begin, d.end);
   fa_band_rows(p, s, first_row / p.group, (first_row + rows - 1) / p.group, low, high);
   d.begin = max(d.begin, low), d.end = max(min(d.end, high), d.begin);
-  if (d.begin == d.end && p.splits > 1) { /* nothing here; the merge reads lse first */
+  if (d.begin == d.end && p.splits > 1) { /* nothing here; the merge reads the maximum first */
     for (int r = threadIdx.x; r < rows; r += blockDim.x)
-      fa_write_lse(p, s, item.part, item.kv_head * p.group + (first_row + r) % p.group, (first_row + r) / p.group,
-                   -CUDART_INF_F);
+      fa_write_end(p, s, item.part, item.kv_head * p.group + (first_row + r) % p.group, (first_row + r) / p.group,
+                   -CUDART_INF_F, 0.0f, -CUDART_INF_F);
     return;
   }
   const bool paged = p.page_table, ragged = p.cu_seqlens_kv;
@@ -148,7 +148,7 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
     for (int w = 0; w < parts; ++w)
       head[w * FA_DECODE_JOIN_HEAD + 32] = exp2f(head[w * FA_DECODE_JOIN_HEAD] - reference) * inverse;
     head[48] = all_bad ? 1.0f : 0.0f; /* mark: to be done again */
-    fa_write_lse(p, s, item.part, h, i, lse);
+    fa_write_end(p, s, item.part, h, i, max * FA_LN2, sum, lse);
   }
   __syncthreads();
 

@@ -1,6 +1,7 @@
 /* Joining attentions of the same queries over disjoint keys by log-sum-exp; the meaning is src/cpu/merge.c's.
  *
  *   m = max lse_x;  w_x = exp(lse_x - m);  o = sum o_x w_x / sum w_x;  lse = m + log(sum w_x)
+ *   parts: m = max m_x;  w_x = sum_x exp(m_x - m)
  *
  * merge_any     two sides in their own type, in place on side a. A warp a row; grid x = ceil(rows / 4), 128 threads.
  * merge_splits  the parts of a split KV sequence, fp32 in the workspace, with the sink, to o and lse. A block of four
@@ -46,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) merge_splits(const __gr
   if (i >= s.seqlen_q) return;
 
   float max = p.sinks ? p.sinks[h] : -CUDART_INF_F;
-  for (int part = lane; part < p.splits; part += 32) max = fa_max_sticky(max, p.split_lse[part * rows + row]);
+  for (int part = lane; part < p.splits; part += 32) max = fa_max_sticky(max, p.split_sums[part * rows + row].max);
 #pragma unroll
   for (int across = 16; across; across /= 2) {
     const float other = __shfl_xor_sync(0xffffffffu, max, across);
@@ -58,9 +59,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) merge_splits(const __gr
   for (int n = 0; n < COLUMNS; ++n) o[n] = 0.0f;
 #pragma unroll 4
   for (int part = warp; part < p.splits; part += WARPS) {
-    const float lse = p.split_lse[part * rows + row];
-    if (lse == -CUDART_INF_F) continue;
-    const float share = expf(lse - max), weight = share < FA_LEAST_WEIGHT ? FA_LEAST_WEIGHT : share;
+    const fa_split_sum found = p.split_sums[part * rows + row];
+    if (found.max == -CUDART_INF_F) continue;
+    const float share = found.sum * expf(found.max - max), weight = share < FA_LEAST_WEIGHT ? FA_LEAST_WEIGHT : share;
     const float *from = p.split_o + (part * rows + row) * p.head_dim_v;
     sum += share;
 #pragma unroll

@@ -37,7 +37,7 @@ FA_DEVICE void fa_part_keys(const fa_cuda_params &p, const fa_sequence &s, int p
   end = first + min((int64_t)(part + 1) * length, (int64_t)keys);
 }
 
-/* Row of split_o and split_lse, part included. */
+/* Row of split_o and split_sums, part included. */
 FA_DEVICE int64_t fa_part_row(const fa_cuda_params &p, const fa_sequence &s, int part, int h, int i) {
   const int64_t rows = (int64_t)p.batch * p.heads_q * p.max_seqlen_q;
   return part * rows + ((int64_t)s.batch * p.heads_q + h) * p.max_seqlen_q + i;
@@ -110,10 +110,12 @@ FA_DEVICE float fa_finish_row(float max, float sum, const float *sink, float &ls
   return weight / total;
 }
 
-/* lse of a finished row to where this part or run leaves it. One thread a row. */
-FA_DEVICE void fa_write_lse(const fa_cuda_params &p, const fa_sequence &s, int part, int h, int i, float lse) {
+/* How a finished row ends, to where this part or run leaves it: lse, or maximum and sum apart, since the lse of very large
+ * scores has no digit left for the sum. One thread a row. */
+FA_DEVICE void fa_write_end(const fa_cuda_params &p, const fa_sequence &s, int part, int h, int i, float max, float sum,
+                            float lse) {
   if (p.splits > 1)
-    p.split_lse[fa_part_row(p, s, part, h, i)] = lse;
+    p.split_sums[fa_part_row(p, s, part, h, i)] = {max == -CUDART_INF_F ? lse : max, sum}; /* lse: NaN stays NaN */
   else if (p.lse)
     p.lse[fa_lse_offset(p, s, h, i)] = lse;
 }

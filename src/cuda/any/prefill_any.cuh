@@ -205,7 +205,7 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
       else
         fa_store((T *)p.o.data + to + n * 32 + lane, value);
     }
-    if (lane == 0) fa_write_lse(p, s, item.part, head, query, lse);
+    if (lane == 0) fa_write_end(p, s, item.part, head, query, max_score[r], sum[r], lse);
   }
 }
 

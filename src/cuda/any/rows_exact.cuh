@@ -66,7 +66,7 @@ static __device__ __noinline__ void fa_exact_row(const fa_cuda_params &p, int b,
     else
       fa_store_any(p.o.data, to + n * 32 + lane, p.dtype, value);
   }
-  if (lane == 0) fa_write_lse(p, s, part, h, i, lse);
+  if (lane == 0) fa_write_end(p, s, part, h, i, max, sum, lse);
 }
 
 #endif
