@@ -7,6 +7,7 @@
 
 #include "check/check_crash.h"
 #include "check/check_session.h"
+#include "core/status.h"
 #include "ref/ref.h"
 
 /* One side of a merge in its own guarded arrays. */
@@ -112,7 +113,10 @@ static fa_status merge_mirrored(fa_session *s, fa_context *context, const merge_
   o_b.data = fa_mirror_pointer(&s->mirror, o_b.data);
   status = fa_merge(context, m->dtype, m->batch, m->seqlen, m->heads, m->dim, &o_a,
                     fa_mirror_pointer(&s->mirror, a->lse), &o_b, fa_mirror_pointer(&s->mirror, b->lse), NULL);
-  return status == FA_OK ? fa_mirror_download(&s->mirror) : status;
+  if (status == FA_OK) status = fa_mirror_download(&s->mirror);
+  if (status == FA_OK && !fa_mirror_gaps_intact(&s->mirror))
+    status = fa_fail(FA_ERROR_DEVICE, "merging wrote far beside its arrays on the device");
+  return status;
 }
 
 void fa_check_merge(fa_session *s, uint64_t seed) {

@@ -57,6 +57,8 @@ static fa_attention_args mirrored_args(const fa_mirror *mirror, const fa_attenti
   return to;
 }
 
+_Static_assert((int)FA_ARRAYS <= (int)FA_MIRROR_SLOTS, "a case fits into the mirror");
+
 /* Over to the device, the run, and back. */
 static fa_status run_mirrored(fa_case *c, const attempt *a) {
   fa_slot *slots[FA_ARRAYS];
@@ -86,6 +88,8 @@ static int run_once(fa_case *c, const attempt *a, int workspace_fill, fa_verdict
     fa_verdict_fail(verdict, "    status %s: %s\n", fa_status_name(status), fa_last_error());
     return 0;
   }
+  if (!fa_mirror_gaps_intact(a->mirror))
+    fa_verdict_fail(verdict, "    the run wrote far beside its arrays on the device\n");
   if (!float_environment_intact()) {
     fa_verdict_fail(verdict, "    the run changed the floating-point environment (rounding, subnormals)\n");
   }

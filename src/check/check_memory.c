@@ -5,9 +5,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Guard bands on the side that has no forbidden page next to it. */
-#define BAND ((size_t)512)
-
 static size_t page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
 static int grow(fa_slot *slot, size_t bytes) {
@@ -25,7 +22,7 @@ static int grow(fa_slot *slot, size_t bytes) {
 }
 
 void *fa_slot_place(fa_slot *slot, size_t bytes, size_t alignment, int at_end) {
-  const size_t needed = bytes + alignment + 2 * BAND;
+  const size_t needed = bytes + alignment + 2 * FA_BAND;
   if (!slot->mapping || (size_t)(slot->end - slot->begin) < needed) {
     if (!grow(slot, needed + needed / 2)) return NULL;
   }
@@ -36,9 +33,9 @@ void *fa_slot_place(fa_slot *slot, size_t bytes, size_t alignment, int at_end) {
   } else {
     slot->data = slot->begin;
   }
-  unsigned char *low = slot->data - slot->begin > (ptrdiff_t)BAND ? slot->data - BAND : slot->begin;
+  unsigned char *low = slot->data - slot->begin > (ptrdiff_t)FA_BAND ? slot->data - FA_BAND : slot->begin;
   unsigned char *high =
-      slot->end - (slot->data + bytes) > (ptrdiff_t)BAND ? slot->data + bytes + BAND : slot->end;
+      slot->end - (slot->data + bytes) > (ptrdiff_t)FA_BAND ? slot->data + bytes + FA_BAND : slot->end;
   memset(low, FA_POISON, (size_t)(high - low));
   return slot->data;
 }
@@ -53,8 +50,8 @@ static int all_poison(const unsigned char *from, const unsigned char *to) {
 int fa_slot_surroundings_intact(const fa_slot *slot) {
   if (!slot->data) return 1;
   const unsigned char *after = slot->data + slot->bytes;
-  const unsigned char *low = slot->data - slot->begin > (ptrdiff_t)BAND ? slot->data - BAND : slot->begin;
-  const unsigned char *high = slot->end - after > (ptrdiff_t)BAND ? after + BAND : slot->end;
+  const unsigned char *low = slot->data - slot->begin > (ptrdiff_t)FA_BAND ? slot->data - FA_BAND : slot->begin;
+  const unsigned char *high = slot->end - after > (ptrdiff_t)FA_BAND ? after + FA_BAND : slot->end;
   return all_poison(low, slot->data) && all_poison(after, high);
 }
 

@@ -10,6 +10,9 @@
 /* NaN as fp32, fp16, bf16 and fp8. */
 #define FA_POISON 0xff
 
+/* Bytes of a guard band, where the forbidden page leaves room for one. */
+#define FA_BAND ((size_t)512)
+
 typedef struct fa_slot {
   unsigned char *mapping;
   size_t mapping_bytes;

@@ -14,6 +14,7 @@ typedef struct fa_mirror {
   void *device;
   unsigned char *staging; /* the same bytes, on their way */
   size_t capacity;
+  size_t bytes; /* of them in use */
   struct {
     unsigned char *low; /* of the slot: what is copied, guard bands included */
     size_t bytes;
@@ -22,7 +23,7 @@ typedef struct fa_mirror {
   int count;
 } fa_mirror;
 
-/* Errors: MEMORY, DEVICE. */
+/* At most FA_MIRROR_SLOTS. Errors: ARGUMENT, MEMORY, DEVICE. */
 fa_status fa_mirror_upload(fa_mirror *mirror, fa_context *context, fa_slot *const *slots, int count);
 
 /* Where `host`, which lies in a slot, is on the device; NULL stays. */
@@ -30,6 +31,10 @@ void *fa_mirror_pointer(const fa_mirror *mirror, const void *host);
 
 /* Waits for the device, then brings everything back. */
 fa_status fa_mirror_download(fa_mirror *mirror);
+
+/* 1 if, by the last download, nothing was written between the mirrored parts: 256 bytes and more behind the guard bands,
+ * which a slot's own surroundings do not hold. */
+int fa_mirror_gaps_intact(const fa_mirror *mirror);
 
 void fa_mirror_release(fa_mirror *mirror);
 
