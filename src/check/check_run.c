@@ -126,8 +126,10 @@ static int run_session(fa_session *s) {
             asked);
     return 2;
   }
-  fprintf(s->out, "check: %lld cases, seed %llu, 1 and %d threads\n", (long long)s->options.cases,
-          (unsigned long long)s->seed, fa_context_threads(s->contexts[1]));
+  fprintf(s->out, "check: %lld cases, seed %llu", (long long)s->options.cases, (unsigned long long)s->seed);
+  if (s->contexts[0]->backend->memory_is_host)
+    fprintf(s->out, ", 1 and %d threads", fa_context_threads(s->contexts[1]));
+  fputc('\n', s->out);
   fflush(s->out);
   fa_crash_install(s->out);
   if (functions) fa_session_run_functions(s);
