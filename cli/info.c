@@ -83,6 +83,55 @@ static const char *types_text(uint32_t dtypes, char text[48]) {
   return text;
 }
 
+/* Whether it is `name` or name:N. */
+static bool is_of(const fa_device_info *device, const char *name) {
+  const size_t length = strlen(name);
+  return strncmp(device->name, name, length) == 0 && (device->name[length] == '\0' || device->name[length] == ':');
+}
+
+static bool is_there(const char *name) {
+  for (int32_t i = 0; i < fa_device_count(); i++) {
+    fa_device_info d = FA_DEVICE_INFO_INIT;
+    if (fa_device_describe(i, &d) == FA_OK && is_of(&d, name)) return true;
+  }
+  return false;
+}
+
+/* A device that this build has kernels for and this machine lacks, and why. */
+typedef struct missing_device {
+  const char *name;
+  char reason[256];
+} missing_device;
+enum { MOST_MISSING = 4 };
+
+static void find_reason(missing_device *device) {
+  fa_context_options asked = FA_CONTEXT_OPTIONS_INIT;
+  fa_context *context = NULL;
+  asked.device = device->name;
+  device->reason[0] = '\0';
+  if (fa_context_create(&asked, &context)) {
+    char known[64]; /* what the line says first */
+    const int length = snprintf(known, sizeof known, "device '%s' is not there: ", device->name);
+    const char *const line = fa_last_error();
+    snprintf(device->reason, sizeof device->reason, "%s", strncmp(line, known, (size_t)length) ? line : line + length);
+  }
+  fa_context_destroy(context);
+}
+
+static int find_missing(missing_device found[MOST_MISSING]) {
+  int count = 0;
+  for (int32_t i = 0; i < fa_kernel_count() && count < MOST_MISSING; i++) {
+    fa_kernel_info k = FA_KERNEL_INFO_INIT;
+    if (fa_kernel_describe(i, &k) || is_there(k.device)) continue;
+    bool known = false;
+    for (int n = 0; n < count; n++) known |= strcmp(found[n].name, k.device) == 0;
+    if (known) continue;
+    found[count].name = k.device;
+    find_reason(&found[count++]);
+  }
+  return count;
+}
+
 /* ------------------------------------------------------------ for people */
 
 static void print_devices(void) {
@@ -90,12 +139,22 @@ static void print_devices(void) {
   for (int32_t i = 0; i < fa_device_count(); i++) {
     fa_device_info d = FA_DEVICE_INFO_INIT;
     if (fa_device_describe(i, &d)) continue;
-    char memory[24], l1[24], l2[24], l3[24];
-    printf("  %-8s %s\n           %d cores, %s of memory, caches L1 %s, L2 %s, L3 %s\n           %s\n",
-           d.name, d.description, d.units, bytes_text(d.memory_bytes, memory),
-           bytes_text(d.cache_l1_bytes, l1), bytes_text(d.cache_l2_bytes, l2),
-           bytes_text(d.cache_l3_bytes, l3), d.isa);
+    const char *const units = is_of(&d, "cpu") ? "cores" : is_of(&d, "cuda") ? "multiprocessors" : "units";
+    const int64_t caches[] = {d.cache_l1_bytes, d.cache_l2_bytes, d.cache_l3_bytes};
+    char text[24];
+    printf("  %-8s %s\n           %d %s, %s of memory", d.name, d.description, d.units, units,
+           bytes_text(d.memory_bytes, text));
+    const char *before = ", caches";
+    for (int level = 1; level <= 3; level++) { /* 0: there is none, or nobody knows */
+      if (caches[level - 1] == 0) continue;
+      printf("%s L%d %s", before, level, bytes_text(caches[level - 1], text));
+      before = ",";
+    }
+    printf("\n           %s\n", d.isa);
   }
+  missing_device missing[MOST_MISSING];
+  const int count = find_missing(missing);
+  for (int n = 0; n < count; n++) printf("  %-8s not there: %s\n", missing[n].name, missing[n].reason);
 }
 
 static void print_kernels(void) {
@@ -189,6 +248,18 @@ static void add_devices(cJSON *info) {
   }
 }
 
+static void add_missing(cJSON *info) {
+  cJSON *const array = cJSON_AddArrayToObject(info, "missing");
+  missing_device missing[MOST_MISSING];
+  const int count = find_missing(missing);
+  for (int n = 0; n < count; n++) {
+    cJSON *const device = cJSON_CreateObject();
+    cJSON_AddItemToArray(array, device);
+    cJSON_AddStringToObject(device, "name", missing[n].name);
+    cJSON_AddStringToObject(device, "reason", missing[n].reason);
+  }
+}
+
 static void add_kernels(cJSON *info) {
   cJSON *const kernels = cJSON_AddArrayToObject(info, "kernels");
   for (int32_t i = 0; i < fa_kernel_count(); i++) {
@@ -262,11 +333,21 @@ static int write_json(fa_context *context) {
   cJSON_AddStringToObject(info, "version", fa_version());
   cJSON_AddStringToObject(info, "commit", fa_commit());
   add_devices(info);
+  add_missing(info);
   add_kernels(info);
   add_choices(info, context);
   code = fa_output_json(&output, info);
   cJSON_Delete(info);
   return code;
+}
+
+/* A kernel that no device of the context knows is asked wrongly; one that does not do a typical problem is an answer. */
+static int refuse_unknown_kernel(fa_context *context) {
+  const fa_attention_problem problem = problem_of(&typicals[0]);
+  fa_plan *plan = NULL;
+  const fa_status status = fa_plan_create(context, &problem, &plan);
+  fa_plan_destroy(plan);
+  return status == FA_ERROR_ARGUMENT ? fa_library_error(status) : FA_EXIT_OK;
 }
 
 int fa_info_command(int argc, const char **argv) {
@@ -275,6 +356,11 @@ int fa_info_command(int argc, const char **argv) {
   fa_context *context;
   code = fa_options_context(&options.common, &context);
   if (code) return code;
+  code = refuse_unknown_kernel(context);
+  if (code) {
+    fa_context_destroy(context);
+    return code;
+  }
   if (fa_options_prints_text(&options.common)) {
     printf("FastAttention %s (commit %s)\n\n", fa_version(), fa_commit());
     print_devices();

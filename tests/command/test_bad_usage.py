@@ -43,6 +43,7 @@ def test_option_without_its_value(fastattn, subcommand):
 @pytest.mark.parametrize("more, code, says", [
     (["--device", "tpu"], 2, "unknown device 'tpu'"), (["--threads", "-2"], 2, "threads"), (["x"], 2, "'x'"),
     (["--json", "/none/x.json"], 1, "cannot write /none/x.json"), (["--kernel"], 2, "--kernel needs a value"),
+    (["--kernel", "nope"], 2, "unknown kernel 'nope'"), (["--kernel", "nope", "--json", "-"], 2, "unknown kernel 'nope'"),
 ])
 def test_info(fastattn, more, code, says):
     done = fastattn("info", *more)

@@ -57,7 +57,7 @@ def test_info_json(fastattn, where):
     done = fastattn("info", *where)
     assert done.returncode == 0 and done.stderr == ""
     info = json.loads(done.stdout)
-    assert set(info) == {"version", "commit", "devices", "kernels", "choices"}
+    assert set(info) == {"version", "commit", "devices", "missing", "kernels", "choices"}
     assert info["devices"][0]["name"] == "cpu" and info["devices"][0]["units"] >= 1
     names = [k["name"] for k in info["kernels"]]
     assert len(names) == len(set(names)) and {"prefill_c", "decode_c"} <= set(names)
@@ -71,6 +71,25 @@ def test_info_json(fastattn, where):
         assert choice["kernel"] in names and choice["reason"]
         assert choice["level1_rows"] >= choice["level2_rows"] > 0 and choice["kv_splits"] >= 1
         assert choice["workspace_bytes"] >= 0
+
+
+def test_info_says_once_why_a_device_is_missing(fastattn):
+    info, lines = json.loads(fastattn("info", "--json", "-").stdout), fastattn("info").stdout.splitlines()
+    there = {device["name"].split(":")[0] for device in info["devices"]}
+    missing = {device["name"]: device["reason"] for device in info["missing"]}
+    assert set(missing) == {kernel["device"] for kernel in info["kernels"]} - there
+    for name, reason in missing.items():
+        assert reason and name not in reason.split("'") and reason in fastattn("info", "--device", name).stderr
+        assert lines.count(f"  {name:8} not there: {reason}") == 1
+    assert sum("not there" in line for line in lines) == len(missing)
+
+
+def test_info_names_units_and_caches_as_they_are(fastattn):
+    device = json.loads(fastattn("info", "--json", "-").stdout)["devices"][0]
+    line = fastattn("info").stdout.splitlines()[4]
+    assert line.startswith(f"           {device['units']} cores, ") and " of memory" in line
+    assert re.findall(r"L(\d) ", line) == [str(n) for n in (1, 2, 3) if device[f"cache_l{n}_bytes"]]
+    assert not re.search(r"\b0 B", line)
 
 
 def test_info_json_to_a_file_keeps_the_text(fastattn, tmp_path):
