@@ -111,7 +111,35 @@ static int unknown_option(const char *given, const struct poptOption *table) {
 
 /* --------------------------------------------------------------- parsing */
 
+char fa_device_help[160], fa_kernel_help[240];
+
+/* Adds ", word" to a list that begins at `list`; a word once. */
+static void add_word(char *text, size_t size, size_t list, const char *word) {
+  const size_t length = strlen(word);
+  for (const char *at = text + list; (at = strstr(at, word)) != NULL; at += length) {
+    if ((at == text + list || at[-1] == ' ') && (at[length] == ',' || at[length] == '\0')) return;
+  }
+  const size_t end = strlen(text);
+  snprintf(text + end, size - end, "%s%s", end == list ? "" : ", ", word);
+}
+
+static void list_devices_and_families(void) {
+  const int devices = snprintf(fa_device_help, sizeof fa_device_help, "where to run: ");
+  const int families = snprintf(fa_kernel_help, sizeof fa_kernel_help, "a kernel by name, or a family: ");
+  add_word(fa_device_help, sizeof fa_device_help, (size_t)devices, "cpu");
+  for (int32_t i = 0; i < fa_kernel_count(); i++) {
+    fa_kernel_info k = FA_KERNEL_INFO_INIT;
+    if (fa_kernel_describe(i, &k)) continue;
+    add_word(fa_device_help, sizeof fa_device_help, (size_t)devices, k.device);
+    add_word(fa_kernel_help, sizeof fa_kernel_help, (size_t)families, k.arch);
+  }
+  const size_t device_end = strlen(fa_device_help), kernel_end = strlen(fa_kernel_help);
+  snprintf(fa_device_help + device_end, sizeof fa_device_help - device_end, "; :N for the N-th (default cpu)");
+  snprintf(fa_kernel_help + kernel_end, sizeof fa_kernel_help - kernel_end, " (default: the fastest that fits)");
+}
+
 static void print_help(poptContext context, const fa_command_help *help) {
+  list_devices_and_families();
   printf("%s\n\n", help->description);
   fflush(stdout);
   poptSetOtherOptionHelp(context, help->usage);

@@ -32,21 +32,16 @@ typedef struct fa_common_options {
 #define FA_COMMON_OPTIONS_INIT \
   { "cpu", 0, NULL, NULL }
 
+/* What this build has: lists written before a help is printed. */
+extern char fa_device_help[160], fa_kernel_help[240];
+
 /* Lines for the poptOption table of a subcommand; end the table with POPT_TABLEEND. */
-#define FA_OPTION_DEVICE(common)                                                    \
-  {                                                                                 \
-    "device", '\0', POPT_ARG_STRING, &(common).device, 0,                           \
-        "where to run: cpu, cuda, cuda:N, ascend, ascend-sim (default cpu)", "NAME" \
-  }
+#define FA_OPTION_DEVICE(common) \
+  { "device", '\0', POPT_ARG_STRING, &(common).device, 0, fa_device_help, "NAME" }
 #define FA_OPTION_THREADS(common) \
   { "threads", '\0', POPT_ARG_INT, &(common).threads, 0, "CPU threads; 0 is one per core (default 0)", "N" }
-#define FA_OPTION_KERNEL(common)                                                                           \
-  {                                                                                                        \
-    "kernel", '\0', POPT_ARG_STRING, &(common).kernel, 0,                                                  \
-        "a kernel by name, or a family: c, avx2, avx512, amx, standard, eager (default: the fastest that " \
-        "fits)",                                                                                           \
-        "NAME"                                                                                             \
-  }
+#define FA_OPTION_KERNEL(common) \
+  { "kernel", '\0', POPT_ARG_STRING, &(common).kernel, 0, fa_kernel_help, "NAME" }
 #define FA_OPTION_JSON(common)                                                                           \
   {                                                                                                      \
     "json", '\0', POPT_ARG_STRING, &(common).json, 0,                                                    \

@@ -37,6 +37,22 @@ def test_help_of_a_subcommand(fastattn, subcommand, flag):
     assert max(map(len, text.splitlines())) <= 110
 
 
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_help_offers_what_the_build_has(fastattn, subcommand):
+    kernels = json.loads(fastattn("info", "--json", "-").stdout)["kernels"]
+    done = fastattn(subcommand, "--help")
+    if "not in this build" in done.stderr:
+        pytest.skip("built without the model runner")
+    text = " ".join(done.stdout.split())
+    devices = re.search(r"where to run: (.*?); :N for the N-th \(default cpu\)", text).group(1).split(", ")
+    assert devices[0] == "cpu" and len(devices) == len(set(devices))
+    assert set(devices) == {"cpu"} | {kernel["device"] for kernel in kernels}
+    families = re.search(r"or a family: (.*?) \(default: the fastest that fits\)", text).group(1).split(", ")
+    assert families == list(dict.fromkeys(kernel["arch"] for kernel in kernels))
+    for device in devices:
+        assert "unknown device" not in fastattn("info", "--device", device).stderr
+
+
 def test_help_wins_over_other_options(fastattn):
     done = fastattn("run", "--causal", "--help")
     assert done.returncode == 0 and done.stdout.count("Usage:") == 1
