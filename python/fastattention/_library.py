@@ -116,13 +116,14 @@ def version():
     return _lib.fa_version().decode()
 
 
-def kernels():
-    """Names of the kernels that this machine can run, fastest first, baselines last."""
+def kernels(device="cpu"):
+    """Names of the kernels that a device of this machine can run ("cpu", "cuda"), fastest first, baselines last; none
+    where the device is not there."""
     info = KernelInfo(struct_size=ctypes.sizeof(KernelInfo))
     names = []
     for index in range(_lib.fa_kernel_count()):
         check(_lib.fa_kernel_describe(index, byref(info)))
-        if info.available:
+        if info.available and info.device.decode() == device.split(":")[0]:
             names.append((info.is_baseline, info.name.decode()))
     return [name for _, name in sorted(names, key=lambda pair: pair[0])]
 

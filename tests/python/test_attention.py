@@ -1,5 +1,6 @@
 """fastattention.attention and flash_attn_func against attention in numpy float64."""
 import concurrent.futures
+import json
 
 import ml_dtypes
 import numpy
@@ -236,6 +237,16 @@ def test_every_kernel_by_name(rng):
         done.append(name)
         assert_close(o, reference(q, k, v)[0], v, "bf16")
     assert done
+
+
+def test_kernels_are_those_of_the_device(fastattn):
+    info = json.loads(fastattn("info", "--json", "-").stdout)["kernels"]
+    for device in ("cpu", "cuda", "abacus"):
+        here = [kernel for kernel in info if kernel["device"] == device and kernel["available"]]
+        ordered = sorted(here, key=lambda kernel: kernel["baseline"])
+        assert fastattention.kernels(device) == [kernel["name"] for kernel in ordered]
+    assert fastattention.kernels("cuda:0") == fastattention.kernels("cuda")
+    assert "prefill_c" in fastattention.kernels() == fastattention.kernels("cpu")
 
 
 def test_threads_share_plans_and_get_the_same_bits(rng):
