@@ -155,17 +155,10 @@ def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -
       k_scale, v_scale        of int8 or float8_e4m3fn k and v, broadcastable to [B,Skv,Hkv] (or [pages,slots,Hkv])
       kernel         a kernel's name, a family ("c", "avx2", "avx512", "amx") or "standard", "eager"
       threads        0 is one a core
+    Torch tensors on an NVIDIA GPU are computed there, on torch's current stream; device and threads are not looked at
+    then. Dense q, k and v alone: bias, mask, ragged, paged, appended, rotated and quantised ones are refused, as is what
+    requires a gradient.
     Raises FastAttentionError's kinds, with one line saying what was given and what is allowed."""
-    if _cuda.is_cuda(q):
-        given = {"bias": bias, "mask": mask, "cu_seqlens_q": cu_seqlens_q, "cu_seqlens_kv": cu_seqlens_kv,
-                 "seqlens_kv": seqlens_kv, "page_table": page_table, "k_new": k_new, "k_scale": k_scale}
-        for name, value in given.items():
-            if value is not None:
-                raise UnsupportedError(f"{name} is given with tensors on a GPU; this package's GPU part takes dense q, k "
-                                       "and v so far: call the C library")
-        return _cuda.attention(lambda place, problem, name: _plan(place, 0, problem, name), q, k, v, scale=scale,
-                               causal=causal, window=window, softcap=softcap, alibi_slopes=alibi_slopes, sinks=sinks,
-                               layout=layout, out=out, return_lse=return_lse, kernel=kernel)
     if layout not in ("bshd", "bhsd"):
         raise ArgumentError(f'layout is {layout!r}; it must be "bshd" or "bhsd"')
     if kernel is not None and not isinstance(kernel, str):
@@ -174,6 +167,22 @@ def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -
         left, right = map(operator.index, window)
     except (TypeError, ValueError):
         raise ArgumentError(f"window is {window!r}; it must be two whole numbers (left, right), -1 for unlimited") from None
+    if scale is not None and scale == 0:
+        raise ArgumentError("scale is 0; leave it out for 1/sqrt(head size), or give another value")
+    if _cuda.is_cuda(q):
+        given = {"bias": bias, "mask": mask, "cu_seqlens_q": cu_seqlens_q, "cu_seqlens_kv": cu_seqlens_kv,
+                 "max_seqlen_q": max_seqlen_q, "max_seqlen_kv": max_seqlen_kv, "seqlens_kv": seqlens_kv,
+                 "page_table": page_table, "k_new": k_new, "v_new": v_new, "rotary_cos": rotary_cos,
+                 "rotary_sin": rotary_sin, "rotary_interleaved": rotary_interleaved or None, "k_scale": k_scale,
+                 "v_scale": v_scale}
+        for name, value in given.items():
+            if value is not None:
+                raise UnsupportedError(f"{name} is given with tensors on a GPU; this package's GPU part takes dense q, k "
+                                       "and v so far: call the C library")
+        return _cuda.attention(lambda place, problem, name: _plan(place, 0, problem, name), q, k, v, scale=scale,
+                               causal=causal, window=(left, right), softcap=softcap, alibi_slopes=alibi_slopes,
+                               sinks=sinks, kv_splits=kv_splits, layout=layout, out=out, return_lse=return_lse,
+                               kernel=kernel)
     ragged_q, ragged_kv, paged = cu_seqlens_q is not None, cu_seqlens_kv is not None, page_table is not None
     bhsd = layout == "bhsd"
 
@@ -197,8 +206,6 @@ def attention(q, k, v, *, layout="bshd", scale=None, causal=False, window=(-1, -
                       heads_q=heads_q, heads_kv=heads_kv, head_dim_qk=dim, head_dim_v=dim_v,
                       scale=0.0 if scale is None else scale, softcap=softcap, window_left=left,
                       window_right=right, causal=bool(causal), has_lse=bool(return_lse), kv_splits=kv_splits)
-    if scale is not None and scale == 0:
-        raise ArgumentError("scale is 0; leave it out for 1/sqrt(head size), or give another value")
 
     def pass_vector(field, array, name, dtype, shape=None):
         packed = _vector(array, name, dtype, shape)

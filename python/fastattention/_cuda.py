@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 from . import _library
-from ._library import ArgumentError, Arguments, Problem, Tensor
+from ._library import ArgumentError, Arguments, Problem, Tensor, UnsupportedError
 
 CUDA = 2  # DLPack's device type
 
@@ -28,9 +28,23 @@ def _tensor(array, bhsd):
     return Tensor(array.data_ptr(), batch, seq, head)
 
 
+def _check_others(torch, alibi_slopes, sinks, out):
+    for name, array in (("alibi_slopes", alibi_slopes), ("sinks", sinks), ("out", out)):
+        if array is not None and not isinstance(array, torch.Tensor):
+            raise ArgumentError(f"{name} is a {type(array).__name__}; q is a torch tensor on a GPU, so it must be a torch "
+                                "tensor too")
+
+
+def _check_gradients(torch, **arrays):
+    for name, array in arrays.items():
+        if array is not None and array.requires_grad and torch.is_grad_enabled():
+            raise UnsupportedError(f"{name} requires a gradient; inference only: use torch.no_grad() or detach")
+
+
 def attention(plan_of, q, k, v, *, scale=None, causal=False, window=(-1, -1), softcap=0.0, alibi_slopes=None, sinks=None,
-              layout="bshd", out=None, return_lse=False, kernel=None):
-    """plan_of(device, problem, kernel) -> Plan. The meaning of the rest is that of fastattention.attention."""
+              kv_splits=0, layout="bshd", out=None, return_lse=False, kernel=None):
+    """plan_of(device, problem, kernel) -> Plan. The meaning of the rest is that of fastattention.attention, which has
+    checked scale, window, layout and kernel."""
     torch = _torch(q)
     types = {torch.float32: _library.FLOAT32, torch.float16: _library.FLOAT16, torch.bfloat16: _library.BFLOAT16}
     bhsd = layout == "bhsd"
@@ -40,6 +54,8 @@ def attention(plan_of, q, k, v, *, scale=None, causal=False, window=(-1, -1), so
         if array.dtype != q.dtype or array.dtype not in types or array.dim() != 4:
             raise ArgumentError(f"{name} is of type {array.dtype} with {array.dim()} dimensions; q, k and v must be of one "
                                 "type (float32, float16, bfloat16) with 4")
+    _check_others(torch, alibi_slopes, sinks, out)
+    _check_gradients(torch, q=q, k=k, v=v, alibi_slopes=alibi_slopes, sinks=sinks, out=out)
     q, k, v = (array if array.stride(-1) == 1 or array.shape[-1] <= 1 else array.contiguous() for array in (q, k, v))
     batch, rows, heads, dim = q.transpose(1, 2).shape if bhsd else q.shape
     batch_k, keys, heads_kv, dim_k = k.transpose(1, 2).shape if bhsd else k.shape
@@ -57,7 +73,7 @@ def attention(plan_of, q, k, v, *, scale=None, causal=False, window=(-1, -1), so
                       heads_q=heads, heads_kv=heads_kv, max_seqlen_q=rows, max_seqlen_kv=keys, head_dim_qk=dim,
                       head_dim_v=shape_v[3], scale=0.0 if scale is None else scale, softcap=softcap,
                       window_left=window[0], window_right=window[1], causal=bool(causal), has_lse=bool(return_lse),
-                      has_alibi=alibi_slopes is not None, has_sinks=sinks is not None)
+                      has_alibi=alibi_slopes is not None, has_sinks=sinks is not None, kv_splits=kv_splits)
     arguments = Arguments(struct_size=ctypes.sizeof(Arguments), q=_tensor(q, bhsd), k=_tensor(k, bhsd),
                           v=_tensor(v, bhsd), o=_tensor(out, bhsd))
     if alibi_slopes is not None:

@@ -1,4 +1,5 @@
 """Torch tensors on a GPU: results, streams, graphs, and what is said to tensors that cannot be taken."""
+import numpy
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -83,4 +84,28 @@ def test_tensors_that_cannot_be_taken():
         attention(q, k.cpu(), v)
     with pytest.raises(UnsupportedError, match="mask is given"):
         attention(q, k, v, mask=torch.ones(8, 8, dtype=torch.bool, device="cuda"))
+    with pytest.raises(ArgumentError, match="scale is 0"):
+        attention(q, k, v, scale=0.0)
+    with pytest.raises(ArgumentError, match="alibi_slopes is a ndarray"):
+        attention(q, k, v, alibi_slopes=numpy.ones(2, "f4"))
+    with pytest.raises(ArgumentError, match="out is a ndarray"):
+        attention(q, k, v, out=numpy.empty((1, 8, 2, 64), "f2"))
+    with pytest.raises(ArgumentError, match="kv_splits"):
+        attention(q, k, v, kv_splits=-1)
     assert flash_attn_func(q, k, v).shape == q.shape  # the context is as good as before
+
+
+def test_gradients_are_not_lost_silently():
+    q, k, v = draw(1, 8, 8, 2, 2, 64, torch.float16)
+    q.requires_grad_()
+    with pytest.raises(UnsupportedError, match=r"q requires a gradient.*torch.no_grad\(\) or detach"):
+        flash_attn_func(q, k, v)
+    with torch.no_grad():
+        out = flash_attn_func(q, k, v)
+    assert (out == flash_attn_func(q.detach(), k, v)).all()
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_splits_as_asked_for(splits):
+    q, k, v = draw(1, 1, 4096, 4, 2, 64, torch.float16)
+    assert (attention(q, k, v, kv_splits=splits) - exact(q, k, v)).abs().max() <= 2e-3
