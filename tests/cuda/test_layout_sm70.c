@@ -4,8 +4,9 @@
  * 32-bit access is served to 32 lanes at a time, a 64-bit one to 16, a 128-bit one to 8. Lanes of a phase that read the
  * same word share it; a bank asked for n different words costs n cycles. The same accesses without the XOR stand
  * beside, and have conflicts, so that the counter is seen to count.
- * Products: m8n8k4 is emulated by its fragment layout (../shared/facts/volta.md) and fed from an emulated shared
- * memory through the header's addresses; S, the exchange into A operands and O must be the plain matrix products.
+ * Products: m8n8k4 is emulated by its fragment layout (PTX ISA, "Matrix Fragments for mma.m8n8k4 with .f16 floating
+ * point type") and fed from an emulated shared memory through the header's addresses; S, the exchange into A operands
+ * and O must be the plain matrix products.
  *
  * The load budget is a model: an access costs its registers returned (LDS.128: 4 cycles), an MMA 8 cycles of one of
  * four tensor sub-cores behind one LDS pipe, so 2 LDS cycles an MMA keep them fed. */
