@@ -48,13 +48,18 @@ def included(path, name):
     return None
 
 
+def includes(path):
+    """(name, where it leads) of every #include "name"."""
+    for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', (ROOT / path).read_text(), re.MULTILINE):
+        yield name, included(path, name)
+
+
 def test_who_may_include_whom():
     wrong = []
     for path in tracked("*.c", "*.h", "*.cpp", "*.cu", "*.cuh", "*.def"):
         if path.parts[0] == "tests":
             continue
-        for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', (ROOT / path).read_text(), re.MULTILINE):
-            target = included(path, name)
+        for name, target in includes(path):
             if name in SHARED or target is None or room(target) == room(path):
                 continue
             if room(target) not in MAY_INCLUDE[room(path)]:
@@ -63,9 +68,13 @@ def test_who_may_include_whom():
 
 
 def test_backends_include_no_other_backend():
-    backends = {"src/cpu", "src/cuda"}
-    for including in backends:
-        assert not MAY_INCLUDE[including] & (backends - {including})
+    backends = {room(path) for path in tracked("src/*.c")
+                if re.search(r"^const fa_backend fa_\w+_backend\b", (ROOT / path).read_text(), re.MULTILINE)}
+    assert {"src/cpu", "src/cuda"} <= backends
+    wrong = [f"{path} includes {target}" for path in tracked("src/*.c", "src/*.h", "src/*.cu", "src/*.cuh")
+             for _, target in includes(path)
+             if room(path) in backends and target is not None and room(target) in backends - {room(path)}]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_source_file_names_are_unique():
