@@ -44,14 +44,17 @@ class NativeLlamaCpp:
         self.run(options, "warming up")
 
     def run(self, options, prompt):
-        context = self.llama.ctx
+        context, tokens = self.llama.ctx, self.llama.tokenize(prompt.encode())
+        self.llama.set_cache(None)
+        self.llama.reset()  # generate keeps what it has of the last call's prompt, even with reset=True
         self.library.llama_perf_context_reset(context)
         made = 0
-        for _ in self.llama.generate(self.llama.tokenize(prompt.encode()), temp=0.0, reset=True):
+        for _ in self.llama.generate(list(tokens), temp=0.0, reset=True):
             made += 1
             if made == options.generate:
                 break
         times = self.library.llama_perf_context(context)
+        assert abs(times.n_p_eval - len(tokens)) <= 1, f"{times.n_p_eval} of {len(tokens)} prompt tokens were evaluated"
         return {"prompt_tokens": times.n_p_eval, "prompt": 1e3 * times.n_p_eval / times.t_p_eval_ms,
                 "generate": 1e3 * times.n_eval / times.t_eval_ms}
 
