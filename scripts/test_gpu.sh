@@ -6,7 +6,7 @@
 #   SANITIZED  cases under each of memcheck and racecheck (default 40; 0: none)
 #   FASTATTN   the command (default build/bin/fastattn)
 #   PYTHON     a Python with torch and pytest (default python3)
-set -u
+set -uo pipefail
 cd "$(dirname "$0")/.."
 fastattn=${FASTATTN:-build/bin/fastattn}
 cases=${CASES:-5000} sanitized=${SANITIZED:-40} python=${PYTHON:-python3}
@@ -29,7 +29,11 @@ trap 'rm -f "$log"' EXIT
 "$fastattn" check --device cuda -k device --cases 1 >"$log" 2>&1 || { tail -n 1 "$log" >&2; exit 1; }
 kernels=$("$fastattn" info --json - | "$python" -c 'import json, sys
 for kernel in json.load(sys.stdin)["kernels"]:
-    if kernel["device"] == "cuda" and kernel["available"]: print(kernel["name"])')
+    if kernel["device"] == "cuda" and kernel["available"]: print(kernel["name"])' 2>/dev/null) || kernels=
+if [ -z "$kernels" ]; then
+  echo "test_gpu: fastattn info names no CUDA kernel that this machine can run, or $python could not read it" >&2
+  exit 1
+fi
 
 for kernel in merge device allocation $kernels; do
   option=--kernel
@@ -41,7 +45,11 @@ for kernel in merge device allocation $kernels; do
   if [ "$code" != 0 ]; then head -n 40 "$log"; fi
 done
 
-if [ "$sanitized" != 0 ] && command -v compute-sanitizer >/dev/null; then
+if [ "$sanitized" = 0 ]; then
+  echo "compute-sanitizer: not run, SANITIZED is 0"
+elif ! command -v compute-sanitizer >/dev/null; then
+  echo "compute-sanitizer: not run, it is not in PATH"
+else
   for tool in memcheck racecheck; do
     compute-sanitizer --tool "$tool" --error-exitcode 9 "$fastattn" check --device cuda --cases "$sanitized" --seed 2 \
       -k '*_*' >"$log" 2>&1
@@ -52,11 +60,21 @@ if [ "$sanitized" != 0 ] && command -v compute-sanitizer >/dev/null; then
   done
 fi
 
-if "$python" -c 'import torch, pytest; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
+lacks=$("$python" -c 'import importlib.util
+missing = [name for name in ("torch", "pytest") if not importlib.util.find_spec(name)]
+if not missing:
+    import torch
+print(f"no {missing[0]}" if missing else "" if torch.cuda.is_available() else "torch without CUDA")' 2>/dev/null) ||
+  lacks="no torch that can be imported"
+if [ -n "$lacks" ]; then
+  echo "Python package on CUDA tensors: not run, $python has $lacks"
+else
   library=$(realpath "$(dirname "$fastattn")/../lib/libfastattention.so")
   FASTATTENTION_LIBRARY=${FASTATTENTION_LIBRARY:-$library} PYTHONPATH=python "$python" -m pytest -q tests/python/test_cuda_tensors.py -p no:cacheprovider >"$log" 2>&1
   code=$?
-  tail -n 1 "$log"
+  line=$(tail -n 1 "$log")
+  case $line in *skipped*) ;; *) line="$line, 0 skipped" ;; esac
+  echo "pytest: $line"
   passed=$((passed + $(grep -oE '[0-9]+ passed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 0)))
   if [ "$code" != 0 ]; then
     failed=$((failed + $(grep -oE '[0-9]+ failed' "$log" | tail -n 1 | grep -oE '[0-9]+' || echo 1)))

@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 
 def run(*command, **changes):
     env = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
@@ -52,9 +54,45 @@ def test_onednn_without_a_registry(root, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gpu_tests_without_a_gpu(root):
+def test_gpu_tests_without_a_gpu(root, build):
     if os.path.exists("/dev/nvidia0"):
-        return
-    result = run(root / "scripts" / "test_gpu.sh", FASTATTN=os.environ["FASTATTN"])
+        pytest.skip("there is a GPU here")
+    result = run(root / "scripts" / "test_gpu.sh", FASTATTN=os.environ.get("FASTATTN", str(build / "bin" / "fastattn")))
     assert result.returncode == 1 and result.stdout == ""
     assert "device 'cuda'" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def gpu_tests(root, tmp_path):
+    """scripts/test_gpu.sh with a command that says what it is told to, and a Python that has no packages."""
+
+    def call(info, **changes):
+        (tmp_path / "info").write_text(info)
+        programs = {"fastattn": f'[ "$1" = info ] && exec cat "{tmp_path}/info"; echo "2 passed, 0 failed"',
+                    "python": f'exec "{sys.executable}" -S "$@"'}
+        for name, text in programs.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        return run(root / "scripts" / "test_gpu.sh", FASTATTN=str(tmp_path / "fastattn"), PYTHON=str(tmp_path / "python"),
+                   PATH="/usr/bin:/bin", **changes)
+
+    return call
+
+
+@pytest.mark.parametrize("info", ["", "not JSON", "{}", '{"kernels": []}',
+                                  '{"kernels": [{"name": "a", "device": "cuda", "available": false}]}',
+                                  '{"kernels": [{"name": "a", "device": "cpu", "available": true}]}'])
+def test_gpu_tests_without_a_kernel_are_a_failure(gpu_tests, info):
+    result = gpu_tests(info)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("test_gpu: fastattn info names no CUDA kernel") and result.stderr.count("\n") == 1
+
+
+def test_gpu_tests_say_what_was_not_run(gpu_tests):
+    info = '{"kernels": [{"name": "a", "device": "cuda", "available": true}]}'
+    result = gpu_tests(info)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0 and lines[-1] == "8 passed, 0 failed" and "check a: 2 passed, 0 failed" in lines
+    assert "compute-sanitizer: not run, it is not in PATH" in lines
+    assert any(line.startswith("Python package on CUDA tensors: not run, ") and line.endswith(" has no torch") for line in lines)
+    assert "compute-sanitizer: not run, SANITIZED is 0" in gpu_tests(info, SANITIZED="0").stdout
