@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Brings what a build needs that is not here yet: Debian packages, oneDNN, and a pinned Python in .venv.
+# Brings what a build needs that is not here yet: Debian packages, oneDNN, a pinned Python in .venv and, where there is
+# CUDA, the assembler for Volta; so that the build itself needs no network.
 #   scripts/install_deps.sh        what `make` and `make demo` need
 #   scripts/install_deps.sh test   also what `make test` needs (clang for the second compiler and the sanitizers)
 # Quick and silent when there is nothing to do.
@@ -72,6 +73,12 @@ install_onednn() {
     echo "install_deps: building without oneDNN: no standard and eager baselines, no model runner" >&2
 }
 
+install_ptxas() {
+  command -v nvcc >/dev/null || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || return 0
+  PYTHON=.venv/bin/python scripts/fetch_ptxas.sh </dev/null >/dev/null ||
+    echo "install_deps: building without ptxas for sm_70: a V100's driver compiles its kernels at first use" >&2
+}
+
 install_packages "${packages[@]}" || exit 1
 if [ "$want" = test ]; then
   install_packages "${second_compiler[@]}" ||
@@ -79,3 +86,4 @@ if [ "$want" = test ]; then
 fi
 install_python
 install_onednn
+install_ptxas

@@ -1,5 +1,6 @@
 """The scripts behind `make` say clearly what they could not do, and leave nothing half-done."""
 import os
+import shutil
 import subprocess
 import sys
 
@@ -52,6 +53,117 @@ def test_onednn_without_a_registry(root, tmp_path):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("fetch_onednn: no package registry reachable")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ptxas_without_a_registry(root, tmp_path):
+    result = run(root / "scripts" / "fetch_ptxas.sh", FA_PTXAS_CACHE=str(tmp_path / "ptxas"), PYTHON=sys.executable,
+                 **NO_REGISTRY)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.splitlines()[-1].startswith("fetch_ptxas: no package registry reachable (or a hash differs)")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("changes, line", [
+    (dict(PYTHON="/none/python"), "fetch_ptxas: '/none/python' has no pip; install python3-pip or set PYTHON"),
+    (dict(PYTHON=sys.executable, FA_PTXAS_CACHE="/dev/null/a/b"), "fetch_ptxas: cannot create /dev/null/a; set FA_PTXAS_CACHE"),
+])
+def test_ptxas_that_cannot_be_brought(root, tmp_path, changes, line):
+    result = run(root / "scripts" / "fetch_ptxas.sh", **{"FA_PTXAS_CACHE": str(tmp_path / "ptxas"), **changes}, **NO_REGISTRY)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith(line) and result.stderr.count("\n") == 1
+
+
+def test_ptxas_by_the_python_of_the_checkout(root, tmp_path):
+    """A copy of the script with a .venv beside it, and no python3 that could do it."""
+    for folder in ("scripts", ".venv/bin", "cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    script, python = tmp_path / "scripts" / "fetch_ptxas.sh", tmp_path / ".venv" / "bin" / "python"
+    shutil.copy(root / "scripts" / "fetch_ptxas.sh", script)
+    environment = dict(FA_PTXAS_CACHE=str(tmp_path / "cache" / "ptxas"), PYTHON="", **NO_REGISTRY)
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    result = run(script, **environment)
+    assert result.returncode == 1 and ".venv/bin/python' has no pip" in result.stderr
+    (tmp_path / "cache" / "ptxas").mkdir()
+    (tmp_path / "cache" / "ptxas" / "ptxas").symlink_to("/bin/true")
+    result = run(script, **environment)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{tmp_path}/cache/ptxas/ptxas\n", "")
+
+
+PTX = ".version 9.0\n.target sm_75\n"
+
+
+@pytest.fixture
+def build_sm70(root, tmp_path):
+    """scripts/build_sm70.sh with a toolkit that does as it is told; also a ptxas for sm_70 beside it."""
+
+    def call(*arguments, ptx=PTX, ptxas=0, ptxas_sm70=0, **changes):
+        tools, out = tmp_path / "tools", tmp_path / "out"
+        for folder in (tools, out):
+            folder.mkdir(exist_ok=True)
+        take_output = 'while [ "$1" != -o ]; do shift; done; '
+        programs = {"nvcc": take_output + f'printf %s "{ptx}" >"$2"', "ptxas": f"exit {ptxas}",
+                    "fatbinary": 'touch "${1#--create=}"',
+                    "ptxas-12.9": f'echo "said no" >&2; {take_output} touch "$2"; exit {ptxas_sm70}'}
+        for name, text in programs.items():
+            (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tools / name).chmod(0o755)
+        environment = {"NVCC": str(tools / "nvcc"), "FA_PTXAS_SM70": str(tools / "ptxas-12.9"), **changes}
+        result = run(root / "scripts" / "build_sm70.sh", *(arguments or (out / "a.fatbin", tmp_path / "a.cu")), **environment)
+        return result, {path.name for path in out.iterdir()}
+
+    return call
+
+
+def test_sm70_image(build_sm70):
+    result, made = build_sm70()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert made == {"a.fatbin", "a.fatbin.ptx", "a.fatbin.cubin", "a.fatbin.ptxas.txt"}
+    result, made = build_sm70(FA_PTXAS_SM70="none")
+    assert result.returncode == 0 and made == {"a.fatbin", "a.fatbin.ptx"}
+    assert result.stderr.startswith("build_sm70: no ptxas for sm_70: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("changes, last", [
+    (dict(NVCC="/none/nvcc"), "build_sm70: no nvcc; set NVCC or put CUDA 13's bin folder into PATH"),
+    (dict(ptx="empty"), "build_sm70: nvcc's PTX has no .target line of its own"),
+    (dict(ptxas=1), "a.cu uses what sm_70 lacks (or PTX newer than 8.3)"),
+    (dict(ptxas_sm70=1), "/ptxas-12.9 refused "),
+])
+def test_sm70_image_that_cannot_be_made(build_sm70, changes, last):
+    result, made = build_sm70(**changes)
+    assert result.returncode == 1 and result.stdout == "" and made == set()
+    assert result.stderr.splitlines()[-1].startswith("build_sm70: ") and last in result.stderr.splitlines()[-1]
+
+
+def test_sm70_image_without_arguments(build_sm70):
+    result, _ = build_sm70("alone.fatbin")
+    assert (result.returncode, result.stderr) == (1, "build_sm70: usage: build_sm70.sh OUTPUT.fatbin SOURCE.cu [options of nvcc]\n")
+
+
+def report_of(kernel, stack=0, spills=0, shared=""):
+    return (f"ptxas info    : Compiling entry function '{kernel}' for 'sm_70'\n"
+            f"ptxas info    : Function properties for {kernel}\n"
+            f"    {stack} bytes stack frame, {spills} bytes spill stores, {spills} bytes spill loads\n"
+            f"ptxas info    : Used 255 registers, used 1 barriers, {shared}800 bytes cmem[0]\n")
+
+
+def test_report_sm70(root, tmp_path):
+    script, image = root / "scripts" / "report_sm70.sh", tmp_path / "a.fatbin"
+    result = run(script)
+    assert (result.returncode, result.stderr) == (2, "report_sm70: usage: report_sm70.sh OUTPUT.fatbin...\n")
+    result = run(script, image)
+    assert (result.returncode, result.stdout) == (3, "")
+    assert result.stderr == f"report_sm70: {image} has no sm_70 cubin (PTX alone): nothing to report\n"
+    text = tmp_path / "a.fatbin.ptxas.txt"
+    text.write_text(report_of("prefill_sm70_d128_general", 72, 92, "1024 bytes smem, ") + report_of("prefill_sm70_d128"))
+    result = run(script, image)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line.split() for line in result.stdout.splitlines()[1:]] == [
+        ["prefill_sm70_d128_general", "255", "72", "92", "92", "1024"], ["prefill_sm70_d128", "255", "0", "0", "0", "0"]]
+    text.write_text(report_of("prefill_sm70_d64", 8) + report_of("prefill_sm70_d128", 8, 4))
+    result = run(script, image)
+    assert (result.returncode, result.stderr) == (1, "report_sm70: must not spill: prefill_sm70_d64 prefill_sm70_d128\n")
 
 
 def test_gpu_tests_without_a_gpu(root, build):
