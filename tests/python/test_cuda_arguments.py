@@ -29,9 +29,9 @@ def test_said_as_on_the_cpu(change, pattern):
     assert lines[0] == lines[1] and "\n" not in lines[0]
 
 
-@pytest.mark.parametrize("name", ["bias", "mask", "cu_seqlens_q", "cu_seqlens_kv", "max_seqlen_q", "max_seqlen_kv", "seqlens_kv",
-                                  "page_table", "k_new", "v_new", "rotary_cos", "rotary_sin", "rotary_interleaved",
-                                  "k_scale", "v_scale"])
+@pytest.mark.parametrize("name", ["bias", "mask", "cu_seqlens_q", "cu_seqlens_kv", "max_seqlen_q", "max_seqlen_kv",
+                                  "seqlens_kv", "page_table", "k_new", "v_new", "rotary_cos", "rotary_sin",
+                                  "rotary_interleaved", "k_scale", "v_scale"])
 def test_nothing_is_ignored(name):
     with pytest.raises(UnsupportedError, match=f"^{name} is given with tensors on a GPU"):
         attention(OnGpu(), OnGpu(), OnGpu(), **{name: 1})
@@ -74,7 +74,8 @@ def test_arrays_beside_torch_tensors(torch, name, given):
 @pytest.mark.parametrize("name", ["q", "k", "v", "alibi_slopes", "sinks", "out"])
 def test_gradients(torch, name):
     arrays = {**{other: Tensor() for other in "qkv"}, name: Tensor(requires_grad=True)}
-    with pytest.raises(UnsupportedError, match=rf"{name} requires a gradient; inference only: use torch.no_grad\(\) or detach"):
+    line = rf"{name} requires a gradient; inference only: use torch.no_grad\(\) or detach"
+    with pytest.raises(UnsupportedError, match=line):
         attention(**arrays)
     torch.is_grad_enabled = lambda: False
     with pytest.raises(AssertionError, match="went on to compute"):

@@ -65,10 +65,12 @@ def test_ptxas_without_a_registry(root, tmp_path):
 
 @pytest.mark.parametrize("changes, line", [
     (dict(PYTHON="/none/python"), "fetch_ptxas: '/none/python' has no pip; install python3-pip or set PYTHON"),
-    (dict(PYTHON=sys.executable, FA_PTXAS_CACHE="/dev/null/a/b"), "fetch_ptxas: cannot create /dev/null/a; set FA_PTXAS_CACHE"),
+    (dict(PYTHON=sys.executable, FA_PTXAS_CACHE="/dev/null/a/b"),
+     "fetch_ptxas: cannot create /dev/null/a; set FA_PTXAS_CACHE"),
 ])
 def test_ptxas_that_cannot_be_brought(root, tmp_path, changes, line):
-    result = run(root / "scripts" / "fetch_ptxas.sh", **{"FA_PTXAS_CACHE": str(tmp_path / "ptxas"), **changes}, **NO_REGISTRY)
+    environment = {"FA_PTXAS_CACHE": str(tmp_path / "ptxas"), **NO_REGISTRY, **changes}
+    result = run(root / "scripts" / "fetch_ptxas.sh", **environment)
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith(line) and result.stderr.count("\n") == 1
 
@@ -109,7 +111,8 @@ def build_sm70(root, tmp_path):
             (tools / name).write_text(f"#!/bin/sh\n{text}\n")
             (tools / name).chmod(0o755)
         environment = {"NVCC": str(tools / "nvcc"), "FA_PTXAS_SM70": str(tools / "ptxas-12.9"), **changes}
-        result = run(root / "scripts" / "build_sm70.sh", *(arguments or (out / "a.fatbin", tmp_path / "a.cu")), **environment)
+        files = arguments or (out / "a.fatbin", tmp_path / "a.cu")
+        result = run(root / "scripts" / "build_sm70.sh", *files, **environment)
         return result, {path.name for path in out.iterdir()}
 
     return call
@@ -138,7 +141,8 @@ def test_sm70_image_that_cannot_be_made(build_sm70, changes, last):
 
 def test_sm70_image_without_arguments(build_sm70):
     result, _ = build_sm70("alone.fatbin")
-    assert (result.returncode, result.stderr) == (1, "build_sm70: usage: build_sm70.sh OUTPUT.fatbin SOURCE.cu [options of nvcc]\n")
+    assert result.returncode == 1
+    assert result.stderr == "build_sm70: usage: build_sm70.sh OUTPUT.fatbin SOURCE.cu [options of nvcc]\n"
 
 
 def report_of(kernel, stack=0, spills=0, shared=""):
@@ -185,8 +189,8 @@ def gpu_tests(root, tmp_path):
         for name, text in programs.items():
             (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
             (tmp_path / name).chmod(0o755)
-        return run(root / "scripts" / "test_gpu.sh", FASTATTN=str(tmp_path / "fastattn"), PYTHON=str(tmp_path / "python"),
-                   PATH="/usr/bin:/bin", **changes)
+        return run(root / "scripts" / "test_gpu.sh", FASTATTN=str(tmp_path / "fastattn"),
+                   PYTHON=str(tmp_path / "python"), PATH="/usr/bin:/bin", **changes)
 
     return call
 
@@ -206,5 +210,6 @@ def test_gpu_tests_say_what_was_not_run(gpu_tests):
     lines = result.stdout.splitlines()
     assert result.returncode == 0 and lines[-1] == "8 passed, 0 failed" and "check a: 2 passed, 0 failed" in lines
     assert "compute-sanitizer: not run, it is not in PATH" in lines
-    assert any(line.startswith("Python package on CUDA tensors: not run, ") and line.endswith(" has no torch") for line in lines)
+    python = [line for line in lines if line.startswith("Python package on CUDA tensors: not run, ")]
+    assert len(python) == 1 and python[0].endswith(" has no torch")
     assert "compute-sanitizer: not run, SANITIZED is 0" in gpu_tests(info, SANITIZED="0").stdout
