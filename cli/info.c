@@ -341,7 +341,7 @@ static int write_json(fa_context *context) {
   return code;
 }
 
-/* A kernel that no device of the context knows is asked wrongly; one that does not do a typical problem is an answer. */
+/* A kernel unknown to the context's device is asked for wrongly; that one does not do a typical problem is an answer. */
 static int refuse_unknown_kernel(fa_context *context) {
   const fa_attention_problem problem = problem_of(&typicals[0]);
   fa_plan *plan = NULL;

@@ -74,7 +74,8 @@ fa_status fa_mirror_download(fa_mirror *mirror) {
   if (!mirror->active) return FA_OK;
   fa_status status = fa_stream_synchronize(mirror->context, NULL);
   if (status != FA_OK || mirror->count == 0) return status;
-  status = fa_buffer_copy(mirror->context, mirror->staging, mirror->device, mirror->bytes, FA_COPY_DEVICE_TO_HOST, NULL);
+  status = fa_buffer_copy(mirror->context, mirror->staging, mirror->device, mirror->bytes, FA_COPY_DEVICE_TO_HOST,
+                          NULL);
   if (status == FA_OK) status = fa_stream_synchronize(mirror->context, NULL);
   for (int n = 0; n < mirror->count && status == FA_OK; n++)
     memcpy(mirror->parts[n].low, mirror->staging + mirror->parts[n].offset, mirror->parts[n].bytes);

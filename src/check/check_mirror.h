@@ -32,8 +32,8 @@ void *fa_mirror_pointer(const fa_mirror *mirror, const void *host);
 /* Waits for the device, then brings everything back. */
 fa_status fa_mirror_download(fa_mirror *mirror);
 
-/* 1 if, by the last download, nothing was written between the mirrored parts: 256 bytes and more behind the guard bands,
- * which a slot's own surroundings do not hold. */
+/* 1 if, by the last download, nothing was written between the mirrored parts: at least 256 bytes beyond the guard bands
+ * that fa_slot_surroundings_intact looks at. */
 int fa_mirror_gaps_intact(const fa_mirror *mirror);
 
 void fa_mirror_release(fa_mirror *mirror);
