@@ -341,7 +341,7 @@ static int write_json(fa_context *context) {
   return code;
 }
 
-/* A kernel unknown to the context's device is asked for wrongly; that one does not do a typical problem is an answer. */
+/* Naming a kernel unknown to the device is wrong use; one that cannot do a typical problem is an answer. */
 static int refuse_unknown_kernel(fa_context *context) {
   const fa_attention_problem problem = problem_of(&typicals[0]);
   fa_plan *plan = NULL;
