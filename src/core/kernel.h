@@ -94,8 +94,8 @@ struct fa_backend {
   fa_status (*event_record)(fa_context *context, fa_event *event, fa_stream stream);
   fa_status (*event_elapsed)(fa_context *context, const fa_event *begin, const fa_event *end, double *ms);
 
-  /* Workspace for what happens before the kernel (appending, rotating q); 0 when nothing does. */
-  size_t (*run_workspace_bytes)(const fa_plan *plan);
+  /* Makes ready what happens before the kernel (appending, rotating q); its workspace, 0 when nothing does. */
+  fa_status (*prepare_run)(const fa_plan *plan, size_t *workspace_bytes);
   /* Checks what only the device can read, appends, rotates, then plan->kernel->run. */
   fa_status (*run)(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream);
   fa_status (*merge)(fa_context *context, fa_dtype dtype, int64_t batch, int64_t seqlen, int64_t heads,

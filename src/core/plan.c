@@ -123,7 +123,13 @@ fa_status fa_plan_create(fa_context *context, const fa_attention_problem *proble
     return status;
   }
   made->kernel_workspace_bytes = (size_t)fa_round_up((int64_t)made->kernel_workspace_bytes, WORKSPACE_ALIGNMENT);
-  made->workspace_bytes = made->kernel_workspace_bytes + context->backend->run_workspace_bytes(made);
+  size_t before_kernel = 0;
+  status = context->backend->prepare_run(made, &before_kernel);
+  if (status != FA_OK) {
+    fa_plan_destroy(made);
+    return status;
+  }
+  made->workspace_bytes = made->kernel_workspace_bytes + before_kernel;
   *plan = made;
   return FA_OK;
 }

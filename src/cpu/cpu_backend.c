@@ -128,7 +128,10 @@ static fa_status event_elapsed(fa_context *context, const fa_event *begin, const
   return FA_OK;
 }
 
-static size_t run_workspace_bytes(const fa_plan *plan) { return fa_cpu_append_workspace_bytes(plan); }
+static fa_status prepare_run(const fa_plan *plan, size_t *workspace_bytes) {
+  *workspace_bytes = fa_cpu_append_workspace_bytes(plan);
+  return FA_OK;
+}
 
 static fa_status run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
   const fa_status status = fa_check_lengths(&plan->problem, args);
@@ -158,7 +161,7 @@ const fa_backend fa_cpu_backend = {
     .event_destroy = event_destroy,
     .event_record = event_record,
     .event_elapsed = event_elapsed,
-    .run_workspace_bytes = run_workspace_bytes,
+    .prepare_run = prepare_run,
     .run = run,
     .merge = fa_cpu_merge,
 };

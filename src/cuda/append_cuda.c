@@ -7,18 +7,17 @@
 
 enum { THREADS = 128, MERGE_ROWS = 4 /* of a block: any/merge_any.cu */ };
 
-static fa_status find_append(const fa_plan *plan, fa_cuda_function *function) {
-  return fa_cuda_find(plan->context, "append_any", "append_any", 0, function);
-}
-
-size_t fa_cuda_append_workspace_bytes(const fa_plan *plan) {
+fa_status fa_cuda_prepare_append(const fa_plan *plan, size_t *workspace_bytes) {
   const fa_attention_problem *p = &plan->problem;
   fa_cuda_function function;
-  /* An error here comes again, with its line, from fa_cuda_append. */
-  if (p->seqlen_new && find_append(plan, &function) != FA_OK) fa_forget_error();
-  if (!p->rotary_dim) return 0;
-  const int64_t rows = p->ragged_q ? p->total_seqlen_q : p->batch * p->max_seqlen_q;
-  return (size_t)fa_round_up(rows * p->heads_q * p->head_dim_qk * (int64_t)fa_dtype_bytes(p->dtype), 64);
+  *workspace_bytes = 0;
+  if (fa_cuda_find_common(plan->context, FA_CUDA_MERGE, &function) != FA_OK) fa_forget_error(); /* fa_merge says it again */
+  if (!p->seqlen_new) return FA_OK;
+  if (p->rotary_dim) {
+    const int64_t rows = p->ragged_q ? p->total_seqlen_q : p->batch * p->max_seqlen_q;
+    *workspace_bytes = (size_t)fa_round_up(rows * p->heads_q * p->head_dim_qk * (int64_t)fa_dtype_bytes(p->dtype), 64);
+  }
+  return fa_cuda_find_common(plan->context, FA_CUDA_APPEND, &function);
 }
 
 /* Packed: [batch, max_seqlen_q] or [total_seqlen_q], then heads_q, head_dim_qk. */
@@ -38,7 +37,7 @@ fa_status fa_cuda_append(const fa_plan *plan, const fa_attention_args *args, voi
                          fa_stream stream) {
   const fa_attention_problem *p = &plan->problem;
   fa_cuda_function function;
-  const fa_status status = find_append(plan, &function);
+  const fa_status status = fa_cuda_find_common(plan->context, FA_CUDA_APPEND, &function);
   if (status != FA_OK) return status;
   const int64_t rotated_rows = p->rotary_dim ? p->max_seqlen_q : 0;
   const int64_t blocks = p->batch * (2 * p->seqlen_new + rotated_rows);
@@ -70,12 +69,12 @@ fa_status fa_cuda_merge(fa_context *context, fa_dtype dtype, int64_t batch, int6
   fa_status status = fa_cuda_check_pointers(context, given, sizeof given / sizeof *given);
   if (status != FA_OK) return status;
   fa_cuda_function function;
-  status = fa_cuda_find(context, "merge_any", "merge_any", 0, &function);
+  status = fa_cuda_find_common(context, FA_CUDA_MERGE, &function);
   if (status != FA_OK) return status;
+  if (batch > INT32_MAX / heads || batch * heads > INT32_MAX / seqlen)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "fa_merge: %lld x %lld x %lld rows are more than 2^31; merge in smaller batches",
+                   (long long)batch, (long long)seqlen, (long long)heads);
   const int64_t blocks = fa_ceil_div(batch * seqlen * heads, MERGE_ROWS);
-  if (blocks > INT32_MAX)
-    return fa_fail(FA_ERROR_UNSUPPORTED, "fa_merge: %lld rows are beyond a grid of 2^31 blocks; merge in smaller batches",
-                   (long long)(batch * seqlen * heads));
   fa_cuda_merge_params params;
   memset(&params, 0, sizeof params);
   params.o_a = tensor_of(o_a);

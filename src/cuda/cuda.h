@@ -23,6 +23,10 @@ typedef struct fa_cuda_function *fa_cuda_function; /* a CUfunction */
 fa_status fa_cuda_find(const fa_context *context, const char *image, const char *name, unsigned shared_bytes,
                        fa_cuda_function *function);
 
+/* Functions of the backend itself. Found the first time, then at hand without a lock. Errors: as above. */
+typedef enum fa_cuda_common { FA_CUDA_APPEND, FA_CUDA_MERGE, FA_CUDA_COMMON /* how many */ } fa_cuda_common;
+fa_status fa_cuda_find_common(const fa_context *context, fa_cuda_common which, fa_cuda_function *function);
+
 typedef struct fa_cuda_shape {
   unsigned grid[3];
   unsigned threads; /* a block */
@@ -58,6 +62,8 @@ void fa_cuda_leave(void);
 /* Of the context's device. */
 int32_t fa_cuda_multiprocessors(const fa_context *context);
 unsigned fa_cuda_shared_limit(const fa_context *context); /* bytes a block may have, opted in */
+/* Blocks of so much dynamic shared memory that a multiprocessor holds, as far as that decides. */
+int32_t fa_cuda_blocks_at_once(const fa_context *context, unsigned shared_bytes);
 int32_t fa_cuda_capability(const fa_context *context);    /* 70, 75, 80, 86, 89, 90, ... */
 
 #endif

@@ -1,6 +1,7 @@
 /* NVIDIA GPUs as a backend: the primary context of a device, its memory, streams, events and images. Everything goes
  * through the driver's own handles, so a cudaStream_t or a pointer of another library passes as it is. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ enum { MAX_DEVICES = 64, MAX_IMAGES = 32 };
 typedef struct device_facts {
   int32_t capability; /* 10 * major + minor; 0: not read yet */
   int32_t multiprocessors;
-  uint32_t shared_limit;
+  uint32_t shared_limit, shared_total; /* bytes of a block, of a multiprocessor */
   int64_t l2_bytes, memory_bytes;
   char name[96];
 } device_facts;
@@ -38,6 +39,7 @@ static void read_facts(void) {
     if (d->device_memory(&memory, device) == CUDA_SUCCESS) f->memory_bytes = (int64_t)memory;
     f->multiprocessors = attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
     f->shared_limit = (uint32_t)attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+    f->shared_total = (uint32_t)attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
     f->l2_bytes = attribute(device, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
     f->capability = 10 * attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
                     attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
@@ -90,6 +92,7 @@ typedef struct cuda_context {
   CUcontext primary;
   pthread_mutex_t images; /* plans of several threads may need the same image first */
   CUmodule modules[MAX_IMAGES];
+  _Atomic(fa_cuda_function) common[FA_CUDA_COMMON]; /* found once */
 } cuda_context;
 
 static cuda_context *of(const fa_context *context) { return context->backend_data; }
@@ -256,9 +259,11 @@ static fa_status load(const fa_context *context, const char *image, CUmodule *mo
       data->modules[n] ? CUDA_SUCCESS : d->module_load(&data->modules[n], fa_cuda_images[n].begin);
   *module = data->modules[n];
   pthread_mutex_unlock(&data->images);
-  if (result == CUDA_ERROR_NO_BINARY_FOR_GPU)
-    return fa_fail(FA_ERROR_UNSUPPORTED, "device code '%s' was not built for this GPU (sm_%d)", image,
-                   fa_cuda_capability(context));
+  if (result == CUDA_ERROR_NO_BINARY_FOR_GPU || result == CUDA_ERROR_UNSUPPORTED_PTX_VERSION ||
+      result == CUDA_ERROR_INVALID_PTX || result == CUDA_ERROR_JIT_COMPILER_NOT_FOUND)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "device code '%s' was not built for this GPU (sm_%d) and the driver cannot compile "
+                   "it (%s); build with -DFA_CUDA_ARCHITECTURES=%d or update the driver", image,
+                   fa_cuda_capability(context), fa_cuda_result_text(result), fa_cuda_capability(context));
   return result == CUDA_SUCCESS ? FA_OK : failed(context, image, result);
 }
 
@@ -285,6 +290,16 @@ fa_status fa_cuda_find(const fa_context *context, const char *image, const char 
   return status;
 }
 
+fa_status fa_cuda_find_common(const fa_context *context, fa_cuda_common which, fa_cuda_function *function) {
+  static const char *const names[FA_CUDA_COMMON] = {"append_any", "merge_any"}; /* of image and function */
+  cuda_context *data = of(context);
+  *function = atomic_load_explicit(&data->common[which], memory_order_acquire);
+  if (*function) return FA_OK;
+  const fa_status status = fa_cuda_find(context, names[which], names[which], 0, function);
+  if (status == FA_OK) atomic_store_explicit(&data->common[which], *function, memory_order_release);
+  return status;
+}
+
 fa_status fa_cuda_start_with(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape,
                              const void *params, fa_stream stream) {
   CUresult result;
@@ -304,6 +319,11 @@ fa_status fa_cuda_start(const fa_context *context, fa_cuda_function function, fa
 
 int32_t fa_cuda_multiprocessors(const fa_context *context) { return facts_of(context->device_index)->multiprocessors; }
 unsigned fa_cuda_shared_limit(const fa_context *context) { return facts_of(context->device_index)->shared_limit; }
+int32_t fa_cuda_blocks_at_once(const fa_context *context, unsigned shared_bytes) {
+  enum { KEPT_BY_THE_SYSTEM = 1024 }; /* of each block */
+  const device_facts *f = facts_of(context->device_index);
+  return shared_bytes <= f->shared_limit ? (int32_t)(f->shared_total / (shared_bytes + KEPT_BY_THE_SYSTEM)) : 0;
+}
 int32_t fa_cuda_capability(const fa_context *context) { return facts_of(context->device_index)->capability; }
 
 const fa_backend fa_cuda_backend = {
@@ -324,7 +344,7 @@ const fa_backend fa_cuda_backend = {
     .event_destroy = event_destroy,
     .event_record = event_record,
     .event_elapsed = event_elapsed,
-    .run_workspace_bytes = fa_cuda_append_workspace_bytes,
+    .prepare_run = fa_cuda_prepare_append,
     .run = fa_cuda_run,
     .merge = fa_cuda_merge,
 };
