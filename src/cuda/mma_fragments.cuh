@@ -25,12 +25,6 @@ FA_DEVICE void fa_load_matrices_transposed(unsigned (&r)[4], unsigned address) {
                : "r"(address));
 }
 
-FA_DEVICE float fa_exp2(float x) {
-  float y;
-  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 #define FA_MMA_K16(type)                                                                                        \
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "        \
       "{%8, %9}, {%0, %1, %2, %3};"                                                                             \
@@ -38,7 +32,6 @@ FA_DEVICE float fa_exp2(float x) {
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
 
 struct fa_half {
-  static constexpr bool is_bf16 = false;
   static FA_MEMBER unsigned pack(float low, float high) {
     const __half2 x = __floats2half2_rn(low, high);
     return *(const unsigned *)&x;
@@ -53,7 +46,6 @@ struct fa_half {
 };
 
 struct fa_bfloat {
-  static constexpr bool is_bf16 = true;
   static FA_MEMBER unsigned pack(float low, float high) {
     const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
     return *(const unsigned *)&x;
@@ -68,7 +60,6 @@ struct fa_bfloat {
 
 /* Turing: m16n8k8, and no packed maximum: adding 0x1400 sets the sign of a half of 4096 or more, infinity and NaN. */
 struct fa_half_turing {
-  static constexpr bool is_bf16 = false;
   static FA_MEMBER unsigned pack(float low, float high) { return fa_half::pack(low, high); }
   static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"

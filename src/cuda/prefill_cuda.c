@@ -1,6 +1,6 @@
 /* Host side of the tensor-core prefill kernels: which instance serves a problem, its grid and its shared memory.
  *
- * Refused, for the next kernel of the table: fp32, head sizes above 256, D_v in a larger bucket than D_qk, KV splits,
+ * Refused, for the next kernel of the table: fp32, head sizes above 256, KV splits,
  * int8 and fp8 KV. bf16 has no instruction below sm_80. */
 #include <limits.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@ typedef struct shape {
   fa_dtype dtype;
   int rules;
   int64_t dqk, dv;
-  int row_tiles, warps, tile, step_tiles;
+  int row_tiles, warps, tile, step_tiles, blocks;
 } shape;
 
 typedef struct prefill {
@@ -26,9 +26,9 @@ enum { PLAIN, RULES };
 #define TYPE_f16 FA_FLOAT16
 #define TYPE_bf16 FA_BFLOAT16
 #define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks) \
-  {TYPE_##type, KIND, dqk, dv, row_tiles, warps, tile, step},
+  {TYPE_##type, KIND, dqk, dv, row_tiles, warps, tile, step, blocks},
 
-/* In order: the first that is large enough serves. */
+/* In order: the first that is large enough, and that the device runs as many blocks of at once as it is made for. */
 static const shape sm80_shapes[] = {
 #define KIND PLAIN
     FA_SM80_PLAIN(f16) FA_SM80_PLAIN(bf16)
@@ -46,13 +46,22 @@ static const shape sm75_shapes[] = {
 #undef KIND
 };
 
-static const shape *shape_for(const fa_attention_problem *p, const shape *shapes, size_t count) {
+static unsigned shared_bytes(const shape *s) {
+  return (unsigned)FA_PREFILL_SHARED_BYTES(s->dqk, s->dv, s->row_tiles, s->warps, s->tile);
+}
+
+static const shape *shape_for(const fa_plan *plan, const shape *shapes, size_t count) {
+  const fa_attention_problem *p = &plan->problem;
   const int rules = p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
-  for (size_t i = 0; i < count; ++i)
-    if (shapes[i].dtype == p->dtype && shapes[i].rules == rules && p->head_dim_qk <= shapes[i].dqk &&
-        p->head_dim_v <= shapes[i].dv)
-      return &shapes[i];
-  return NULL;
+  const shape *lesser = NULL; /* fits, if fewer times than it is made for */
+  for (size_t i = 0; i < count; ++i) {
+    const shape *s = &shapes[i];
+    if (s->dtype != p->dtype || s->rules != rules || p->head_dim_qk > s->dqk || p->head_dim_v > s->dv) continue;
+    if (lesser && (s->dqk != lesser->dqk || s->dv != lesser->dv)) break; /* a larger bucket is worse than fewer blocks */
+    if (fa_cuda_blocks_at_once(plan->context, shared_bytes(s)) >= s->blocks) return s;
+    if (shared_bytes(s) <= fa_cuda_shared_limit(plan->context) && !lesser) lesser = s;
+  }
+  return lesser;
 }
 
 static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes, size_t count) {
@@ -61,7 +70,7 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
     return fa_fail(FA_ERROR_UNSUPPORTED, "kv_dtype is %s; %s takes k and v of q's type", fa_dtype_name(p->kv_dtype), kernel);
   if (p->kv_splits > 1)
     return fa_fail(FA_ERROR_UNSUPPORTED, "kv_splits is %d; %s does not split", (int)p->kv_splits, kernel);
-  const shape *s = shape_for(p, shapes, count);
+  const shape *s = shape_for(plan, shapes, count);
   if (!s)
     return fa_fail(FA_ERROR_UNSUPPORTED, "%s has no instance for %s, head sizes %lld and %lld", kernel,
                    fa_dtype_name(p->dtype), (long long)p->head_dim_qk, (long long)p->head_dim_v);
@@ -75,13 +84,12 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
   prefill *data = fa_host_allocate(plan->context, sizeof *data);
   if (!data) return FA_ERROR_MEMORY;
   char name[96];
-  snprintf(name, sizeof name, "fa_%s_%s_%lld_%lld%s", kernel, fa_dtype_name(s->dtype), (long long)s->dqk,
-           (long long)s->dv, s->rules ? "_rules" : "");
+  snprintf(name, sizeof name, "fa_%s_%s_%lld_%lld_%d%s", kernel, fa_dtype_name(s->dtype), (long long)s->dqk,
+           (long long)s->dv, s->tile, s->rules ? "_rules" : "");
   data->launch.grid[0] = (unsigned)blocks;
   data->launch.grid[1] = data->launch.grid[2] = 1;
   data->launch.threads = (unsigned)s->warps * 32u;
-  data->launch.shared_bytes =
-      (unsigned)FA_PREFILL_SHARED_BYTES(s->dqk, s->dv, s->row_tiles, s->warps, s->tile);
+  data->launch.shared_bytes = shared_bytes(s);
   const fa_status status = fa_cuda_find(plan->context, kernel, name, data->launch.shared_bytes, &data->function);
   if (status) {
     fa_host_free(plan->context, data);

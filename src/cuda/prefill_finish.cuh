@@ -64,7 +64,7 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::finish(
     __syncwarp();
 #pragma unroll 1
     for (; broken; broken &= broken - 1)
-      fa_row_exact<DV>(p, s, block.head, first_row + __ffs(broken) - 1, E::is_bf16);
+      fa_exact_row(p, s.batch, 0, block.head, first_row + __ffs(broken) - 1, 0, s.seqlen_kv);
   }
 }
 

@@ -25,6 +25,12 @@ FA_DEVICE void fa_shared_store(unsigned address, uint4 x) {
                : "memory");
 }
 
+FA_DEVICE int4 fa_shared_fetch(unsigned address) {
+  int4 x;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(address));
+  return x;
+}
+
 /* `bytes` of 16 are read, the rest is zero. */
 FA_DEVICE void fa_copy_async(unsigned address, const void *source, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(bytes) : "memory");
@@ -68,9 +74,16 @@ FA_DEVICE uint4 fa_read_chunk(const fa_cuda_params &p, const fa_sequence &s, con
   return make_uint4(e[0] | e[1] << 16, e[2] | e[3] << 16, e[4] | e[5] << 16, e[6] | e[7] << 16);
 }
 
+FA_DEVICE constexpr int fa_power_in(int n) { return n % 2 ? 1 : 2 * fa_power_in(n / 2); }
+
+/* A tile of ROWS rows. Thread t moves chunk t % across, and those `across` further on, of row t / across and of every
+ * `down`-th row after it: one address a thread and a row, since what the swizzle adds is the same for all of them. */
 template <int DP, int ROWS, int THREADS> struct fa_tile {
-  static constexpr int chunks = DP / 8, each = ROWS * chunks / THREADS;
-  static_assert(ROWS * chunks % THREADS == 0, "every thread moves the same number of chunks");
+  static constexpr int chunks = DP / 8, power = fa_power_in(chunks), most = THREADS / 8;
+  static constexpr int across = power < most ? power : most, groups = chunks / across;
+  static constexpr int down = THREADS / across, passes = ROWS / down, each = passes * groups;
+  static_assert(THREADS % across == 0 && ROWS % down == 0, "every thread moves the same number of chunks");
+  static_assert(DP % 64 == 0 ? down % 8 == 0 && across >= 8 : down % 8 == 0 && across >= 4, "one swizzle a thread");
 
   /* A tile whose rows all exist, one stride apart, as whole vectors: no test per chunk. */
   static FA_MEMBER bool is_simple(const fa_cuda_params &p, const fa_source &from, int first) {
@@ -78,18 +91,38 @@ template <int DP, int ROWS, int THREADS> struct fa_tile {
            (from.is_q || !p.page_table || p.page_size % ROWS == 0);
   }
 
-  /* cp.async, to be committed by the caller. */
+  /* cp.async of a simple tile whose first row is `first`, rows `stride` bytes apart; to be committed by the caller. */
+  static FA_MEMBER void copy_simple(const char *first, int64_t stride, unsigned shared) {
+    const unsigned thread = fa_thread(), row = thread / across, chunk = thread % across;
+    const char *from = first + row * stride + chunk * 16;
+    const unsigned to = shared + fa_chunk_at<DP>(row, chunk);
+#pragma unroll
+    for (int n = 0; n < passes; ++n, from += down * stride)
+#pragma unroll
+      for (int group = 0; group < groups; ++group)
+        fa_copy_async_whole(to + n * down * DP * 2 + group * across * 16, from + group * across * 16);
+  }
+
+  /* The same for a head size below DP, where the rest of a row is zeros. */
+  static FA_MEMBER void copy_narrow(const char *first, int64_t stride, int dim, unsigned shared) {
+    const unsigned thread = fa_thread(), row = thread / across, chunk = thread % across;
+    const char *from = first + row * stride + chunk * 16;
+    const unsigned to = shared + fa_chunk_at<DP>(row, chunk);
+#pragma unroll
+    for (int group = 0; group < groups; ++group) {
+      const int bytes = max(0, min(16, 2 * dim - (int)(chunk + group * across) * 16));
+      const char *at = bytes ? from + group * across * 16 : first;
+#pragma unroll
+      for (int n = 0; n < passes; ++n, at += bytes ? down * stride : 0)
+        fa_copy_async(to + n * down * DP * 2 + group * across * 16, at, bytes);
+    }
+  }
+
+  /* Any tile. */
   static FA_MEMBER void copy(const fa_cuda_params &p, const fa_sequence &s, const fa_source &from, int first,
                              unsigned shared) {
     if (is_simple(p, from, first)) {
-      const char *base = (const char *)fa_source_row(p, s, from, first);
-      const int64_t stride = from.tensor.stride_seq * 2;
-      const unsigned thread = fa_thread();
-#pragma unroll
-      for (int i = 0; i < each; ++i) {
-        const int index = thread + i * THREADS, row = index / chunks, chunk = index % chunks;
-        fa_copy_async_whole(shared + fa_chunk_at<DP>(row, chunk), base + row * stride + chunk * 16);
-      }
+      copy_simple((const char *)fa_source_row(p, s, from, first), from.tensor.stride_seq * 2, shared);
       return;
     }
 #pragma unroll 1
@@ -106,25 +139,20 @@ template <int DP, int ROWS, int THREADS> struct fa_tile {
     }
   }
 
-  /* The same through registers, for a simple tile: fetch, work on something else, store. */
-  static FA_MEMBER void fetch(const fa_cuda_params &p, const fa_sequence &s, const fa_source &from, int first,
-                              uint4 (&x)[each]) {
-    const char *base = (const char *)fa_source_row(p, s, from, first);
-    const int64_t stride = from.tensor.stride_seq * 2;
+  /* A simple tile through registers: fetch, work on something else, store. */
+  static FA_MEMBER void fetch(const char *first, int64_t stride, uint4 (&x)[each]) {
     const unsigned thread = fa_thread();
+    const char *from = first + thread / across * stride + thread % across * 16;
 #pragma unroll
-    for (int i = 0; i < each; ++i) {
-      const int index = thread + i * THREADS, row = index / chunks, chunk = index % chunks;
-      x[i] = __ldg((const uint4 *)(base + row * stride + chunk * 16));
-    }
+    for (int n = 0; n < passes; ++n, from += down * stride)
+#pragma unroll
+      for (int group = 0; group < groups; ++group) x[n * groups + group] = __ldg((const uint4 *)(from + group * across * 16));
   }
   static FA_MEMBER void store(unsigned shared, const uint4 (&x)[each]) {
-    const unsigned thread = fa_thread();
+    const unsigned thread = fa_thread(), to = shared + fa_chunk_at<DP>(thread / across, thread % across);
 #pragma unroll
-    for (int i = 0; i < each; ++i) {
-      const int index = thread + i * THREADS, row = index / chunks, chunk = index % chunks;
-      fa_shared_store(shared + fa_chunk_at<DP>(row, chunk), x[i]);
-    }
+    for (int n = 0; n < each; ++n)
+      fa_shared_store(to + n / groups * down * DP * 2 + n % groups * across * 16, x[n]);
   }
   /* Any tile, at once: chunk by chunk, or all chunks in flight where registers are free. */
   static FA_MEMBER void move_by_chunks(const fa_cuda_params &p, const fa_sequence &s, const fa_source &from, int first,
@@ -139,7 +167,7 @@ template <int DP, int ROWS, int THREADS> struct fa_tile {
                              unsigned shared) {
     if (is_simple(p, from, first)) {
       uint4 x[each];
-      fetch(p, s, from, first, x);
+      fetch((const char *)fa_source_row(p, s, from, first), from.tensor.stride_seq * 2, x);
       store(shared, x);
     } else {
       move_by_chunks(p, s, from, first, shared);

@@ -7,7 +7,8 @@
  * A step is straight-line code: S = Q K of this step, O += P V of the step before, P = exp2(S * scale - m) of this step;
  * the exponentials of one step run beside the products of the other. m is not the maximum but an older one: the step asks
  * only, with one vote a warp, whether any weight has reached 4096. No maximum, no shuffle and no rescaling of O otherwise.
- * If one has, the step's scores are computed again and m, O and the sums move (`restart`); so does the first step.
+ * If one has, the step's scores are computed again and m, O and the sums move (`restart`); so does the first step, and
+ * every step where scores are huge.
  * Weights stay below 4096 = 2^12 (fp16 ends at 2^16), sums are fp32, so nothing is lost against the true maximum.
  *
  * The tiling-mask's three cases: steps outside a warp's band are skipped, steps inside have no masking code, steps on an
@@ -16,17 +17,20 @@
  * Order of blocks: KV heads in sections whose K and V fit L2 (16 MB), last rows (causal: most work) first inside.
  *
  * A weight of 0 against NaN or infinity in V would spoil rows that do not keep the key: rows whose sums of O are not
- * finite are computed again exactly (prefill_exact.cuh). */
+ * finite are computed again exactly (any/rows_exact.cuh). */
 #ifndef FA_CUDA_PREFILL_MMA_CUH
 #define FA_CUDA_PREFILL_MMA_CUH
 
+#include "cuda/any/rows_exact.cuh"
 #include "cuda/mma_fragments.cuh"
-#include "cuda/prefill_exact.cuh"
 #include "cuda/prefill_load.cuh"
 #include "cuda/prefill_place.cuh"
 #include "cuda/prefill_shapes.h"
 
 #define FA_FAR 3.402823466e38f /* -m before any key: the first finite score overflows and restarts */
+/* |m| beyond which m, rounded, and scores, fused into the exponent, differ by a factor that shows (2^11 units in the last
+ * place): every step restarts then, with scores rounded as m was. */
+#define FA_HUGE 2048.0f
 
 template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG> struct fa_prefill {
   static constexpr int THREADS = WARPS * 32, WARP_ROWS = MT * 16, ROWS = WARPS * WARP_ROWS, STEP = NG * 16;
@@ -34,11 +38,13 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   static constexpr int SHARED = FA_PREFILL_SHARED_BYTES(DQ, DV, MT, WARPS, TILE);
   static constexpr int Q_AT = SHARED - FA_PREFILL_Q_BYTES(DQ, MT, WARPS), V_AT = 2 * K_BYTES;
   static constexpr int PLACE_AT = FA_PREFILL_RING_BYTES(DQ, DV, TILE);
+  static constexpr int BANDS_AT = PLACE_AT + 128;
   static constexpr bool K_BESIDE_Q = Q_AT >= K_BYTES, V_BESIDE_Q = Q_AT >= V_AT + V_BYTES;
   /* Without cp.async the next tile waits in registers, if there are any left. */
   static constexpr bool STAGED = !ASYNC && DV <= 128;
   static constexpr int ROW_ENDS = MT * 2; /* rows of a lane: row tile n / 2, row g + 8 (n % 2) */
   static_assert(TILE % STEP == 0 && DV <= DQ, "steps fill a tile; o is staged where q was");
+  static_assert(sizeof(fa_place) <= 128 && 128 + WARPS * sizeof(fa_warp_band) <= FA_PREFILL_PLACE_BYTES, "behind the ring");
   using k_tile = fa_tile<DQ, TILE, THREADS>;
   using v_tile = fa_tile<DV, TILE, THREADS>;
   using q_tile = fa_tile<DQ, ROWS, THREADS>;
@@ -52,6 +58,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   unsigned q[MT][DQ / 16][4];
   float o[MT][DV / 8][4];
   float shift[ROW_ENDS], sum[ROW_ENDS]; /* shift: -m in units of log2 */
+  bool is_huge; /* some m of the warp */
 
   FA_MEMBER fa_prefill(const fa_cuda_params &params, const char *shared)
       : p(params), base(shared), place(*(const volatile fa_place *)(shared + PLACE_AT)) {}
@@ -155,8 +162,10 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   static constexpr int PAIRS = NG * 2 * ROW_ENDS;
   FA_MEMBER void weigh_part(const scores &x, weights &w, float (&part)[ROW_ENDS], int i) const {
     const int n = i / ROW_ENDS, r = i % ROW_ENDS;
-    const float a = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]));
-    const float b = fa_exp2(fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]));
+    weigh_pair(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]), fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]), w, part, n, r);
+  }
+  FA_MEMBER void weigh_pair(float first, float then, weights &w, float (&part)[ROW_ENDS], int n, int r) const {
+    const float a = fa_exp2(first), b = fa_exp2(then);
     part[r] = n ? part[r] + (a + b) : a + b;
     w[r / 2][n / 2][n % 2 * 2 + r % 2] = E::pack(a, b);
   }
@@ -208,6 +217,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
       const float moved = fminf(shift[r], -top);
       const float factor = fa_exp2(moved - shift[r]);
       shift[r] = moved;
+      is_huge = __any_sync(~0u, is_huge || moved < -FA_HUGE || (moved > FA_HUGE && moved != FA_FAR));
       sum[r] *= factor;
 #pragma unroll
       for (int d = 0; d < DV / 8; ++d) {
@@ -215,8 +225,14 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
         o[r / 2][d][r % 2 * 2 + 1] *= factor;
       }
     }
+    /* Rounded as the maximum was, not fused: where scores are very large, what rounding takes from the maximum would
+     * otherwise be a factor of all weights, the largest of which is 1 here. */
 #pragma unroll
-    for (int i = 0; i < PAIRS; ++i) weigh_part(x, w, part, i);
+    for (int n = 0; n < NG * 2; ++n)
+#pragma unroll
+      for (int r = 0; r < ROW_ENDS; ++r)
+        weigh_pair(__fadd_rn(__fmul_rn(x[r / 2][n][r % 2 * 2], scale), shift[r]),
+                   __fadd_rn(__fmul_rn(x[r / 2][n][r % 2 * 2 + 1], scale), shift[r]), w, part, n, r);
 #pragma unroll
     for (int r = 0; r < ROW_ENDS; ++r) sum[r] += part[r];
   }
@@ -224,21 +240,28 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   /* Which steps of a tile: bit n, some row of the warp keeps a key of step n; bit 16 + n, every row keeps all; then two
    * marks that shifting moves to LAST and FIRST while the tile's last and first step run. */
   static constexpr unsigned LAST = 1u << 8, FIRST = 1u << 31;
-  FA_MEMBER unsigned steps_of(int n_tile) const {
-    const fa_sequence s = sequence();
-    const int first = warp_row(), last = min(first + WARP_ROWS, s.seqlen_q) - 1;
-    int begin, end, full_begin, full_end;
-    fa_band_row(p, s, first, begin, full_end);
-    fa_band_row(p, s, last, full_begin, end);
-    unsigned steps = FIRST | LAST << (TILE / STEP - 1);
+  static constexpr unsigned MARKS = FIRST | LAST << (TILE / STEP - 1), ALL = (1u << TILE / STEP) - 1;
+  FA_MEMBER unsigned steps_of(int n_tile, unsigned shared) const {
+    const int4 band = fa_shared_fetch(shared + BANDS_AT + fa_thread() / 32 * (int)sizeof(fa_warp_band));
     const int tile_key = place.first_key + n_tile * TILE;
+    if (tile_key >= band.z && tile_key + TILE <= band.w) return MARKS | ALL | ALL << 16;
+    unsigned steps = MARKS;
 #pragma unroll
     for (int n = 0; n < TILE / STEP; ++n) {
       const int key = tile_key + n * STEP;
-      if (last >= first && key + STEP > begin && key < end) steps |= 1u << n;
-      if (key >= full_begin && key + STEP <= full_end) steps |= 1u << (16 + n);
+      if (key + STEP > band.x && key < band.y) steps |= 1u << n;
+      if (key >= band.z && key + STEP <= band.w) steps |= 1u << (16 + n);
     }
     return steps;
+  }
+  /* By one lane of each warp. */
+  FA_MEMBER void write_band(const fa_sequence &s, int first, char *shared) const {
+    const int last = min(first + WARP_ROWS, s.seqlen_q) - 1;
+    fa_warp_band band;
+    fa_band_row(p, s, first, band.begin, band.full_end);
+    fa_band_row(p, s, last, band.full_begin, band.end);
+    if (last < first) band.end = band.full_end = -1; /* no row */
+    ((fa_warp_band *)(shared + BANDS_AT))[threadIdx.x / 32] = band;
   }
 
   FA_MEMBER void finish(const fa_sequence &s, const fa_block &block, char *shared);
@@ -253,6 +276,7 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
   scale = RULES ? 1.0f : p.scale * FA_LOG2E;
 #pragma unroll
   for (int r = 0; r < ROW_ENDS; ++r) shift[r] = FA_FAR, sum[r] = 0.0f;
+  is_huge = false;
 #pragma unroll
   for (int m = 0; m < MT; ++m)
 #pragma unroll
@@ -295,7 +319,16 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
       to->row = block.row;
       to->head = block.head;
       to->kv_head = block.head / p.group;
+      to->loads = !p.aligned || p.page_table ? FA_LOADS_ANY
+                  : p.head_dim_qk == DQ && p.head_dim_v == DV ? FA_LOADS_WHOLE : FA_LOADS_NARROW;
+      to->k_first = (const char *)p.k.data;
+      to->v_first = (const char *)p.v.data;
+      if (to->loads != FA_LOADS_ANY) {
+        to->k_first += 2 * fa_token_offset(p, s, p.k, block.head / p.group, first_key);
+        to->v_first += 2 * fa_token_offset(p, s, p.v, block.head / p.group, first_key);
+      }
     }
+    if (threadIdx.x % 32 == 0) write_band(s, block.row + warp * WARP_ROWS, shared);
     if (ASYNC) {
       if (!K_BESIDE_Q) k_tile::copy(p, s, from_k, first_key, base);
       if (!V_BESIDE_Q) v_tile::copy(p, s, from_v, first_key, base + V_AT);
@@ -315,32 +348,40 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
       const int next_key = place.first_key + (int)(n + 1) * TILE;
       const unsigned k_next = base + (n + 1) % 2 * K_BYTES, v_next = base + V_AT + (n + 1) % 3 * V_BYTES;
       uint4 k_on_way[k_tile::each], v_on_way[v_tile::each]; /* STAGED */
-      if (next_key < place.end) {
+      const int loads = next_key + TILE <= place.end ? place.loads : FA_LOADS_ANY;
+      if (loads >= (ASYNC ? FA_LOADS_NARROW : FA_LOADS_WHOLE) && (ASYNC || STAGED)) {
+        const int64_t k_stride = p.k.stride_seq * 2, v_stride = p.v.stride_seq * 2;
+        const char *k_from = place.k_first + (n + 1) * TILE * k_stride, *v_from = place.v_first + (n + 1) * TILE * v_stride;
+        if constexpr (!ASYNC) {
+          k_tile::fetch(k_from, k_stride, k_on_way);
+          v_tile::fetch(v_from, v_stride, v_on_way);
+        } else if (loads == FA_LOADS_WHOLE) {
+          k_tile::copy_simple(k_from, k_stride, k_next);
+          v_tile::copy_simple(v_from, v_stride, v_next);
+        } else {
+          k_tile::copy_narrow(k_from, k_stride, p.head_dim_qk, k_next);
+          v_tile::copy_narrow(v_from, v_stride, p.head_dim_v, v_next);
+        }
+      } else if (next_key < place.end) {
         const fa_sequence again = sequence();
         const fa_source next_k = {p.k, place.kv_head, p.head_dim_qk, place.begin, place.end, false};
         const fa_source next_v = {p.v, place.kv_head, p.head_dim_v, place.begin, place.end, false};
         if constexpr (ASYNC) {
           k_tile::copy(p, again, next_k, next_key, k_next);
           v_tile::copy(p, again, next_v, next_key, v_next);
-          fa_copy_commit();
         } else {
-          if (STAGED && k_tile::is_simple(p, next_k, next_key))
-            k_tile::fetch(p, again, next_k, next_key, k_on_way);
-          else
-            k_tile::move_by_chunks(p, again, next_k, next_key, k_next);
-          if (STAGED && v_tile::is_simple(p, next_v, next_key))
-            v_tile::fetch(p, again, next_v, next_key, v_on_way);
-          else
-            v_tile::move_by_chunks(p, again, next_v, next_key, v_next);
+          k_tile::move_by_chunks(p, again, next_k, next_key, k_next);
+          v_tile::move_by_chunks(p, again, next_v, next_key, v_next);
         }
       }
-      unsigned steps = steps_of(n), k_at = base + n % 2 * K_BYTES + k_lane_part();
+      if (ASYNC) fa_copy_commit();
+      unsigned steps = steps_of(n, base), k_at = base + n % 2 * K_BYTES + k_lane_part();
 #pragma unroll 1
       for (;; steps >>= 1, k_at += STEP * DQ * 2) {
         const bool inside = steps & 1;
         bool stands = false;
         if (pending) {
-          if (RULES || !inside) {
+          if (RULES || !inside || is_huge) {
             multiply_pv(w, v_before);
           } else if (steps >> 16 & 1) {
             stands = advance<false>(w, k_at, v_before, n);
@@ -354,10 +395,10 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
         if (steps & LAST) break;
       }
       if constexpr (STAGED) {
-        const fa_source next_k = {p.k, 0, p.head_dim_qk, place.begin, place.end, false};
-        const fa_source next_v = {p.v, 0, p.head_dim_v, place.begin, place.end, false};
-        if (k_tile::is_simple(p, next_k, next_key)) k_tile::store(k_next, k_on_way);
-        if (v_tile::is_simple(p, next_v, next_key)) v_tile::store(v_next, v_on_way);
+        if (loads == FA_LOADS_WHOLE) {
+          k_tile::store(k_next, k_on_way);
+          v_tile::store(v_next, v_on_way);
+        }
       }
       if (place.first_key + (int)(n + 1) * TILE >= place.end) break;
     }
@@ -372,7 +413,7 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
 
 #include "cuda/prefill_finish.cuh"
 
-/* One function a shape and type: fa_prefill_<arch>_<type>_<dqk>_<dv>[_rules]. */
+/* One function a shape and type: fa_prefill_<arch>_<type>_<dqk>_<dv>_<tile>[_rules]. */
 #define FA_PREFILL_KERNEL(name, E, ASYNC, RULES, dqk, dv, row_tiles, warps, tile, step, blocks)               \
   extern "C" __global__ void __launch_bounds__(warps * 32, blocks) name(const __grid_constant__ fa_cuda_params p) { \
     extern __shared__ __align__(1024) char shared[];                                                            \
@@ -380,7 +421,7 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
     const fa_block block = fa_block_of<prefill::ROWS>(p);                                                       \
     const fa_sequence s = fa_sequence_of(p, block.batch);                                                       \
     if (block.row >= s.seqlen_q) return;                                                                        \
-    prefill(p, shared).run(s, block, shared);                                                                                                                                             \
+    prefill(p, shared).run(s, block, shared);                                                                   \
   }
 
 #endif

@@ -27,9 +27,23 @@ template <int ROWS> FA_DEVICE fa_block fa_block_of(const fa_cuda_params &p) {
 /* What the loop needs now and then lies behind the ring in shared memory: registers are for Q, O, S and P. */
 struct fa_place {
   fa_sequence s;
+  const char *k_first, *v_first; /* row first_key, unless paged */
   int begin, end; /* keys that some row of the block keeps */
   int first_key;  /* of the first tile */
   int row, head, kv_head;
+  int loads; /* FA_LOADS_.. */
+};
+
+/* How tiles that lie within [begin, end) come. */
+enum {
+  FA_LOADS_ANY,    /* element by element, or page by page */
+  FA_LOADS_NARROW, /* rows of whole vectors, one stride apart */
+  FA_LOADS_WHOLE   /* and of the bucket's head sizes */
+};
+
+/* Keys of a warp's rows, behind fa_place: those that some row keeps and those that every row keeps. */
+struct __align__(16) fa_warp_band {
+  int begin, end, full_begin, full_end;
 };
 
 #endif

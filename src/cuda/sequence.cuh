@@ -15,6 +15,13 @@ enum { FA_F32 = 0, FA_F16 = 1, FA_BF16 = 2, FA_I8 = 3, FA_F8 = 4 };
 #define FA_LOG2E 1.4426950408889634f
 #define FA_LN2 0.6931471805599453f
 
+/* 2^x, two units in the last place; below 2^-126 zero. */
+FA_DEVICE float fa_exp2(float x) {
+  float y;
+  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /* One batch entry. Lengths that lie outside the plan's maxima are cut to them, so that bad lengths read nothing
  * outside the tensors. */
 struct fa_sequence {

@@ -47,11 +47,6 @@ FA_DEVICE int fa_fresh(int x) {
   return x;
 }
 
-FA_DEVICE float fa_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 FA_DEVICE unsigned fa_pack(float low, float high) {
   const __half2 pair = __floats2half2_rn(low, high);

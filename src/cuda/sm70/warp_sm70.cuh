@@ -141,7 +141,8 @@ struct fa_warp_sm70 {
     }
   }
 
-  /* P = exp2(c (S - m)); O and l are scaled to the new m. */
+  /* P = exp2(c (S - m)); O and l are scaled to the new m. Not fma(S, c, -m c): where scores are very large, what m c loses
+   * to rounding would be a factor of P, the same for all keys of a tile but large enough to leave fp16's range. */
   __device__ __forceinline__ void softmax(const float (&s)[2][BLOCKS][8], unsigned (&pairs)[2][BLOCKS][4], float c_log2) {
 #pragma unroll
     for (int n = 0; n < 4; n++) {
@@ -153,16 +154,16 @@ struct fa_warp_sm70 {
       }
       top = fmaxf(top, __shfl_xor_sync(FA_WHOLE_WARP, top, FA_SM70_EXCHANGE));
       top = fmaxf(top, __shfl_xor_sync(FA_WHOLE_WARP, top, FA_SM70_PARTNER));
-      const float reference = (top == -CUDART_INF_F ? 0.0f : top) * c_log2;
-      const float shrink = fa_exp2(fmaf(m[n], c_log2, -reference));
+      const float reference = top == -CUDART_INF_F ? 0.0f : top;
+      const float shrink = fa_exp2((m[n] - reference) * c_log2);
       m[n] = top;
       float sum = 0.0f;
 #pragma unroll
       for (int c = 0; c < BLOCKS; c++) {
 #pragma unroll
         for (int e = n % 2; e < 4; e += 2) {
-          const float first = fa_exp2(fmaf(s[n / 2][c][2 * e], c_log2, -reference));
-          const float then = fa_exp2(fmaf(s[n / 2][c][2 * e + 1], c_log2, -reference));
+          const float first = fa_exp2((s[n / 2][c][2 * e] - reference) * c_log2);
+          const float then = fa_exp2((s[n / 2][c][2 * e + 1] - reference) * c_log2);
           sum += first + then;
           pairs[n / 2][c][e] = fa_pack(first, then);
         }

@@ -10,12 +10,12 @@
 #define FA_TYPE_f16 fa_half_turing
 
 #define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks)                                              \
-  FA_PREFILL_KERNEL(fa_prefill_sm75_##type##_##dqk##_##dv, FA_TYPE_##type, false, false, dqk, dv, row_tiles, warps, \
+  FA_PREFILL_KERNEL(fa_prefill_sm75_##type##_##dqk##_##dv##_##tile, FA_TYPE_##type, false, false, dqk, dv, row_tiles, warps, \
                     tile, step, blocks)
 FA_SM75_PLAIN(f16)
 #undef FA_SHAPE
 
 #define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks)                                                \
-  FA_PREFILL_KERNEL(fa_prefill_sm75_##type##_##dqk##_##dv##_rules, FA_TYPE_##type, false, true, dqk, dv, row_tiles, \
+  FA_PREFILL_KERNEL(fa_prefill_sm75_##type##_##dqk##_##dv##_##tile##_rules, FA_TYPE_##type, false, true, dqk, dv, row_tiles, \
                     warps, tile, step, blocks)
 FA_SM75_RULES(f16)

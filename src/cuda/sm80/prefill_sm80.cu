@@ -11,14 +11,14 @@
 #define FA_TYPE_bf16 fa_bfloat
 
 #define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks)                                             \
-  FA_PREFILL_KERNEL(fa_prefill_sm80_##type##_##dqk##_##dv, FA_TYPE_##type, true, false, dqk, dv, row_tiles, warps, \
+  FA_PREFILL_KERNEL(fa_prefill_sm80_##type##_##dqk##_##dv##_##tile, FA_TYPE_##type, true, false, dqk, dv, row_tiles, warps, \
                     tile, step, blocks)
 FA_SM80_PLAIN(f16)
 FA_SM80_PLAIN(bf16)
 #undef FA_SHAPE
 
 #define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks)                                               \
-  FA_PREFILL_KERNEL(fa_prefill_sm80_##type##_##dqk##_##dv##_rules, FA_TYPE_##type, true, true, dqk, dv, row_tiles, \
+  FA_PREFILL_KERNEL(fa_prefill_sm80_##type##_##dqk##_##dv##_##tile##_rules, FA_TYPE_##type, true, true, dqk, dv, row_tiles, \
                     warps, tile, step, blocks)
 FA_SM80_RULES(f16)
 FA_SM80_RULES(bf16)
