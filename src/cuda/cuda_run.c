@@ -34,22 +34,25 @@ fa_status fa_cuda_check_pointers(const fa_context *context, const fa_cuda_named_
 static fa_status check_arguments(const fa_plan *plan, const fa_attention_args *args, const void *workspace) {
   const fa_attention_problem *p = &plan->problem;
   const int is_quantised = p->kv_dtype != p->dtype;
-  const fa_cuda_named_pointer given[] = {{"q", args->q.data},
-                                         {"k", args->k.data},
-                                         {"v", args->v.data},
-                                         {"o", args->o.data},
-                                         {"workspace", workspace},
-                                         {"lse", p->has_lse ? args->lse : NULL},
-                                         {"bias", p->has_bias ? args->bias.data : NULL},
-                                         {"mask", p->has_mask ? args->mask.data : NULL},
+  /* Where there is nothing to read a pointer may be anything. */
+  const int q = p->ragged_q ? p->total_seqlen_q > 0 : p->max_seqlen_q > 0;
+  const int k = p->max_seqlen_kv > 0 && (!p->ragged_kv || p->total_seqlen_kv > 0) && (!p->page_size || p->num_pages > 0);
+  const fa_cuda_named_pointer given[] = {{"q", q ? args->q.data : NULL},
+                                         {"k", k ? args->k.data : NULL},
+                                         {"v", k ? args->v.data : NULL},
+                                         {"o", q ? args->o.data : NULL},
+                                         {"workspace", plan->workspace_bytes ? workspace : NULL},
+                                         {"lse", q && p->has_lse ? args->lse : NULL},
+                                         {"bias", q && k && p->has_bias ? args->bias.data : NULL},
+                                         {"mask", q && k && p->has_mask ? args->mask.data : NULL},
                                          {"sinks", p->has_sinks ? args->sinks : NULL},
                                          {"alibi_slopes", p->has_alibi ? args->alibi_slopes : NULL},
                                          {"cu_seqlens_q", p->ragged_q ? args->cu_seqlens_q : NULL},
                                          {"cu_seqlens_kv", p->ragged_kv ? args->cu_seqlens_kv : NULL},
                                          {"seqlens_kv", p->has_seqlens_kv ? args->seqlens_kv : NULL},
                                          {"page_table", p->page_size ? args->page_table : NULL},
-                                         {"k_scale", is_quantised ? args->k_scale.data : NULL},
-                                         {"v_scale", is_quantised ? args->v_scale.data : NULL},
+                                         {"k_scale", k && is_quantised ? args->k_scale.data : NULL},
+                                         {"v_scale", k && is_quantised ? args->v_scale.data : NULL},
                                          {"k_new", p->seqlen_new ? args->k_new.data : NULL},
                                          {"v_new", p->seqlen_new ? args->v_new.data : NULL},
                                          {"rotary_cos", p->rotary_dim ? args->rotary_cos : NULL},
@@ -62,11 +65,11 @@ static fa_cuda_tensor tensor_of(const fa_tensor *t) {
   return copy;
 }
 
-/* Whether every row of t starts at a multiple of 16 bytes. */
-static int is_aligned(const fa_tensor *t, int64_t element_bytes, int reads_batch) {
+/* Whether every row of t [batch, seq, heads, ..] starts at a multiple of 16 bytes. */
+static int is_aligned(const fa_tensor *t, int64_t element_bytes, int64_t batch, int64_t seq, int64_t heads) {
   const int64_t per = 16 / element_bytes;
-  return (uintptr_t)t->data % 16 == 0 && t->stride_seq % per == 0 && t->stride_head % per == 0 &&
-         (!reads_batch || t->stride_batch % per == 0);
+  return (uintptr_t)t->data % 16 == 0 && (seq <= 1 || t->stride_seq % per == 0) &&
+         (heads <= 1 || t->stride_head % per == 0) && (batch <= 1 || t->stride_batch % per == 0);
 }
 
 static int32_t window(int64_t given) {
@@ -124,9 +127,13 @@ void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cu
   params->scale = p->scale;
   params->softcap = p->softcap;
   const int64_t size = (int64_t)fa_dtype_bytes(p->dtype), kv_size = (int64_t)fa_dtype_bytes(p->kv_dtype);
-  params->aligned = is_aligned(&args->q, size, !p->ragged_q) && is_aligned(&args->k, kv_size, !p->ragged_kv) &&
-                    is_aligned(&args->v, kv_size, !p->ragged_kv);
-  params->aligned_o = is_aligned(&args->o, size, !p->ragged_q);
+  const int64_t batch_q = p->ragged_q ? 1 : p->batch, rows_q = p->ragged_q ? p->total_seqlen_q : p->max_seqlen_q;
+  const int64_t batch_kv = p->page_size ? p->num_pages : p->ragged_kv ? 1 : p->batch;
+  const int64_t rows_kv = p->page_size ? p->page_size : p->ragged_kv ? p->total_seqlen_kv : p->max_seqlen_kv;
+  params->aligned = is_aligned(&args->q, size, batch_q, rows_q, p->heads_q) &&
+                    is_aligned(&args->k, kv_size, batch_kv, rows_kv, p->heads_kv) &&
+                    is_aligned(&args->v, kv_size, batch_kv, rows_kv, p->heads_kv);
+  params->aligned_o = is_aligned(&args->o, size, batch_q, rows_q, p->heads_q);
   params->splits = params->split_tile = 1;
 }
 

@@ -15,7 +15,6 @@
 enum {
   LEAST_PART = 64,          /* keys */
   BLOCK_RESERVE = 1024,     /* bytes of shared memory that the system keeps of each block */
-  PLAIN_BLOCKS_AT_ONCE = 2, /* of a multiprocessor */
   ROW_WARPS = 4
 };
 
@@ -50,7 +49,7 @@ static int64_t v_pieces(const fa_attention_problem *p) {
 static int64_t shared_bytes(const fa_attention_problem *p, const decode_layout *l) {
   const int64_t is_quantised = p->kv_dtype != p->dtype, size = (int64_t)fa_dtype_bytes(p->kv_dtype);
   const int64_t q = k_pieces(p) * (4 / size) * 512 * (l->mode == FA_DECODE_ROWS_MODE ? l->warps : 1);
-  const int64_t step = k_pieces(p) * 1024 + v_pieces(p) * 2048 + is_quantised * 128;
+  const int64_t step = (fa_ceil_div(k_pieces(p), 2) + v_pieces(p)) * 2048 + is_quantised * 128;
   const int64_t ring = l->stages * step * (l->mode == FA_DECODE_SLICE ? 1 : l->warps);
   const int64_t columns = v_pieces(p) * (128 / size) + FA_DECODE_JOIN_PAD;
   const int64_t join = 4 * (l->warps * FA_DECODE_JOIN_HEAD +
@@ -90,11 +89,17 @@ static int lay_out(const fa_plan *plan, decode_layout *l) {
   return 0;
 }
 
+/* Both head sizes 128, or 64 where that is a whole line of 128 bytes too. */
+static int has_own_instance(const fa_attention_problem *p) {
+  return p->head_dim_qk == p->head_dim_v && (p->head_dim_v == 128 || (p->head_dim_v == 64 && p->kv_dtype == p->dtype));
+}
+
 static fa_status find_tensor(const fa_plan *plan, choice *made) {
   const fa_attention_problem *p = &plan->problem;
   const char *mode = made->layout.mode == FA_DECODE_SLICE       ? "slice"
                      : made->layout.mode == FA_DECODE_ROWS_MODE ? "rows128"
                      : p->head_dim_v > 128                      ? "own256"
+                     : has_own_instance(p)                      ? (p->head_dim_v == 64 ? "d64" : "d128")
                                                                 : "own128";
   char name[64];
   snprintf(name, sizeof name, "decode_%s_%s_%s", fa_dtype_name(p->dtype), fa_dtype_name(p->kv_dtype), mode);
@@ -110,9 +115,7 @@ fa_status fa_decode_any_prepare(fa_plan *plan) {
   if (status != FA_OK) return status;
 
   const int64_t rows = made.function ? made.layout.rows : made.plain.rows;
-  const int64_t at_once = made.function ? made.layout.blocks_at_once : PLAIN_BLOCKS_AT_ONCE;
-  plan->kv_splits = fa_cuda_choose_splits(plan, fa_cuda_row_blocks(plan, rows),
-                                          at_once * fa_cuda_multiprocessors(plan->context), LEAST_PART);
+  plan->kv_splits = fa_cuda_choose_splits(plan, fa_cuda_row_blocks(plan, rows), LEAST_PART);
   status = fa_cuda_check_grid(plan, fa_max(fa_cuda_row_blocks(plan, rows), fa_cuda_row_blocks(plan, made.plain.rows)));
   if (status == FA_OK) status = fa_cuda_find_join(plan, &made.join);
   if (status != FA_OK) return status;

@@ -1,31 +1,28 @@
 #include "cuda/kv_split_cuda.h"
 
-/* What a split may lose in evenness against the best, so that fewer parts are joined. */
-#define GOOD_ENOUGH 0.97
-/* Rounds of blocks beyond which finer parts even nothing out. */
-#define MOST_ROUNDS 8
-#define MOST_SPLITS 256
+#include "cuda/kv_split_shape.h"
 
-enum { JOIN_THREADS = 128 };
+/* What joining costs, in keys that a multiprocessor reads meanwhile: a launch behind the kernel, and reading the parts. */
+enum { JOIN_KEYS = 512, JOIN_PART_KEYS = 4 };
 
 static int64_t rows_of(const fa_plan *plan) {
   return plan->problem.batch * plan->problem.heads_q * plan->problem.max_seqlen_q;
 }
 
-static double evenness(int64_t blocks, int64_t slots) {
-  return (double)blocks / (double)(fa_ceil_div(blocks, slots) * slots);
-}
-
-int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t slots, int64_t least_part) {
+/* The least time of the busiest multiprocessor: its blocks, each with its part of the keys, and joining. All that runs
+ * beside each other on a multiprocessor shares its way to memory, so what counts is how many blocks it gets in all. */
+int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part) {
   const fa_attention_problem *p = &plan->problem;
-  if (p->kv_splits) return fa_max(fa_min(p->kv_splits, p->max_seqlen_kv), 1);
-  const int64_t most = fa_min(fa_ceil_div(p->max_seqlen_kv, least_part), MOST_SPLITS);
-  double best = 0.0;
-  for (int64_t n = 1; n <= most; ++n)
-    if (n == 1 || units * n <= MOST_ROUNDS * slots) best = evenness(units * n, slots) > best ? evenness(units * n, slots) : best;
-  for (int64_t n = 1; n <= most; ++n)
-    if (evenness(units * n, slots) >= GOOD_ENOUGH * best) return n;
-  return 1;
+  if (p->kv_splits) return fa_max(fa_min(fa_min(p->kv_splits, p->max_seqlen_kv), FA_MOST_SPLITS), 1);
+  const int64_t most = fa_min(fa_ceil_div(p->max_seqlen_kv, least_part), FA_MOST_SPLITS);
+  const int64_t processors = fa_max(fa_cuda_multiprocessors(plan->context), 1);
+  int64_t best = 1, best_cost = fa_ceil_div(units, processors) * p->max_seqlen_kv;
+  for (int64_t n = 2; n <= most; ++n) {
+    const int64_t part = fa_ceil_div(p->max_seqlen_kv, n);
+    const int64_t cost = fa_ceil_div(units * n, processors) * part + JOIN_KEYS + JOIN_PART_KEYS * n;
+    if (cost < best_cost) best = n, best_cost = cost;
+  }
+  return best;
 }
 
 size_t fa_cuda_split_bytes(const fa_plan *plan) {
@@ -54,6 +51,6 @@ fa_status fa_cuda_find_join(const fa_plan *plan, fa_cuda_function *function) {
 fa_status fa_cuda_join_splits(const fa_plan *plan, fa_cuda_function function, const fa_cuda_params *params,
                               fa_stream stream) {
   if (!function) return FA_OK;
-  const fa_cuda_shape shape = {{(unsigned)rows_of(plan), 1, 1}, JOIN_THREADS, 0};
+  const fa_cuda_shape shape = {{(unsigned)rows_of(plan), 1, 1}, FA_JOIN_THREADS, 0};
   return fa_cuda_start(plan->context, function, shape, params, stream);
 }

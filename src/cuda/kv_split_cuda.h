@@ -5,9 +5,9 @@
 
 #include "cuda/cuda.h"
 
-/* Parts of each sequence: as few as fill `slots` (blocks the device runs at once) evenly with `units` blocks a part,
- * none shorter than `least_part` keys at the longest. From the plan's maxima; problem.kv_splits forces. */
-int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t slots, int64_t least_part);
+/* Parts of each sequence for `units` blocks a part, none shorter than `least_part` keys at the longest. From the plan's
+ * maxima; problem.kv_splits forces (to FA_MOST_SPLITS). */
+int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part);
 
 /* Of plan->kv_splits; 0 for one part. */
 size_t fa_cuda_split_bytes(const fa_plan *plan);

@@ -8,7 +8,6 @@
 
 enum {
   THREADS = 256,
-  BLOCKS_AT_ONCE = 2, /* of a multiprocessor: the launch bound */
   LEAST_PART = 256    /* keys; less costs more in joining than it gains */
 };
 
@@ -25,6 +24,10 @@ int64_t fa_cuda_row_blocks(const fa_plan *plan, int64_t rows) {
 fa_status fa_cuda_find_plain(const fa_plan *plan, fa_cuda_plain *plain) {
   const fa_attention_problem *p = &plan->problem;
   const int64_t all_rows = plan->group * p->max_seqlen_q;
+  if (all_rows > INT32_MAX - 1024 || p->max_seqlen_q >= FA_CUDA_UNLIMITED || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "%lld queries of %lld heads a KV head and %lld keys; the GPU kernels take 2^31 rows a "
+                   "KV head and fewer than 2^30 queries and keys", (long long)p->max_seqlen_q, (long long)plan->group,
+                   (long long)p->max_seqlen_kv);
   plain->rows = p->head_dim_v <= 128 && all_rows > 32 ? 64 : p->head_dim_v <= 256 && all_rows > 16 ? 32 : 16;
   char name[64];
   snprintf(name, sizeof name, "prefill_%s_%s_%d", fa_dtype_name(p->dtype), fa_dtype_name(p->kv_dtype), (int)plain->rows);
@@ -49,8 +52,7 @@ fa_status fa_prefill_any_prepare(fa_plan *plan) {
   fa_status status = fa_cuda_find_plain(plan, &made.plain);
   if (status != FA_OK) return status;
   const int64_t units = fa_cuda_row_blocks(plan, made.plain.rows);
-  const int64_t slots = (int64_t)BLOCKS_AT_ONCE * fa_cuda_multiprocessors(plan->context);
-  plan->kv_splits = units >= slots && !plan->problem.kv_splits ? 1 : fa_cuda_choose_splits(plan, units, slots, LEAST_PART);
+  plan->kv_splits = fa_cuda_choose_splits(plan, units, LEAST_PART);
   status = fa_cuda_check_grid(plan, units);
   if (status == FA_OK) status = fa_cuda_find_join(plan, &made.join);
   if (status != FA_OK) return status;

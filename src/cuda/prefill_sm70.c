@@ -42,6 +42,9 @@ fa_status fa_prefill_sm70_prepare(fa_plan *plan) {
     return fa_fail(FA_ERROR_UNSUPPORTED, "prefill_sm70 takes head sizes to 256; they are %lld and %lld",
                    (long long)p->head_dim_qk, (long long)p->head_dim_v);
 
+  if (p->max_seqlen_q >= FA_CUDA_UNLIMITED || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "prefill_sm70 takes fewer than 2^30 queries and keys; they are %lld and %lld",
+                   (long long)p->max_seqlen_q, (long long)p->max_seqlen_kv);
   const int64_t row_tiles = fa_ceil_div(p->max_seqlen_q, b->rows), limit = INT32_MAX;
   if (row_tiles > limit || (row_tiles > 0 && p->batch > limit / row_tiles / p->heads_q))
     return fa_fail(FA_ERROR_UNSUPPORTED, "prefill_sm70 needs a block for each %u queries of %lld x %lld heads; at most %lld",

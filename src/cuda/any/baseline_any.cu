@@ -50,7 +50,7 @@ FA_DEVICE row_place place_of(const fa_baseline_params &w) {
 FA_DEVICE void write_lse(const fa_baseline_params &w, const row_place &place, float maximum, float sum) {
   if (!w.run.lse || threadIdx.x) return;
   const fa_sequence s = fa_sequence_of(w.run, place.b);
-  w.run.lse[fa_lse_offset(w.run, s, place.h, place.i)] = sum > 0.0f ? maximum + logf(sum) : -CUDART_INF_F;
+  w.run.lse[fa_lse_offset(w.run, s, place.h, place.i)] = sum == 0.0f ? -CUDART_INF_F : maximum + logf(sum); /* NaN stays */
 }
 
 /* GROUPS of 8 keys a thread; a row of more keys than that is read twice (HELD false). */

@@ -15,7 +15,7 @@ template <class D, int MODE>
 FA_DEVICE void fa_decode_keys(D &d, int first_row, int count, unsigned shared) {
   const int tiles = MODE == FA_DECODE_ROWS_MODE ? d.warps : 1;
   const unsigned q_bytes = d.k_pieces * D::KS * 512, ring = shared + tiles * q_bytes;
-  const unsigned step_bytes = d.k_pieces * 1024 + d.v_pieces * 2048 + (D::IS_QUANTISED ? 128 : 0);
+  const unsigned step_bytes = (d.k_lines() + d.v_pieces) * 2048 + (D::IS_QUANTISED ? 128 : 0);
   const int in_stage = MODE == FA_DECODE_SLICE ? 1 : d.warps; /* steps */
   const unsigned stage_bytes = in_stage * step_bytes;
   const int stages = min((int)((fa_dynamic_shared_bytes() - tiles * q_bytes) / stage_bytes), (int)FA_DECODE_MOST_STAGES);
@@ -32,12 +32,13 @@ FA_DEVICE void fa_decode_keys(D &d, int first_row, int count, unsigned shared) {
   }
   d.load_q(shared, first_row, tiles, count);
   __syncthreads();
+  d.hold_q();
 
   int slot = 0, free_slot = stages - 1;
   for (int round = 0; round < rounds; ++round) {
     fa_park_wait(stages - 2);
     /* Everybody's copies of this round are there, and the slot of the round before is read out. OWN: a warp reads only
-     * what it copied. */
+     * what its lanes copied. */
     if (MODE == FA_DECODE_OWN)
       __syncwarp();
     else
@@ -86,10 +87,10 @@ FA_DEVICE void fa_decode_spill(D &d, float *head, float *o, int stride) {
   }
 }
 
-template <class T, class KV, int VQ, int MODE>
+template <class T, class KV, int VQ, int MODE, int DIM>
 FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
 #if __CUDA_ARCH__ >= 750
-  typedef fa_decoder<T, KV, VQ, MODE> D;
+  typedef fa_decoder<T, KV, VQ, MODE, DIM> D;
   extern __shared__ __align__(128) unsigned char shared[];
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int block_rows = MODE == FA_DECODE_ROWS_MODE ? 16 * warps : 16;
@@ -173,10 +174,11 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
 #endif
 }
 
-#define FA_DECODE_KERNEL(name, T, KV, VQ, MODE)                                              \
-  extern "C" __global__ void __launch_bounds__(32 * FA_DECODE_MOST_WARPS)                    \
-      name(const __grid_constant__ fa_cuda_params p) {                                       \
-    fa_decode_block<T, KV, VQ, MODE>(p);                                                     \
+/* Two blocks a multiprocessor where a block has four warps. */
+#define FA_DECODE_KERNEL(name, T, KV, VQ, MODE, DIM)                                                        \
+  extern "C" __global__ void __launch_bounds__(32 * (DIM ? 4 : FA_DECODE_MOST_WARPS), DIM ? 2 : 1)          \
+      name(const __grid_constant__ fa_cuda_params p) {                                                      \
+    fa_decode_block<T, KV, VQ, MODE, DIM>(p);                                                               \
   }
 
 #endif

@@ -2,12 +2,12 @@
  * of its type, int8 or fp8.
  *
  * Rows: the group * seqlen_q rows of a KV head are packed into tiles of 16 (parts.cuh). Keys: 16 a step.
- * The point: each lane copies, with cp.async, exactly the 16-byte pieces that it will itself use, to a place in shared
- * memory that belongs to (piece, lane). So there is no layout to swizzle, every access is 16 bytes at lane * 16 (no
- * bank conflicts by construction), and shared memory is only where loads in flight wait without holding registers.
+ * The point: every lane takes whole 16-byte pieces of K and V from shared memory as its operands, without ldmatrix and
+ * transposing, and shared memory is where loads in flight wait without holding registers. 8 lanes copy a line of 128 bytes
+ * to one row of 128 bytes: a line that goes to several rows takes L2 a lookup for each, and those were the limit once.
  * What makes it work is that the product's k and n may be numbered freely:
  *   K  lane (g, t) = (lane / 4, lane % 4) needs key g; its piece c is dims c * KD + t * KD/4 .. (KD = 32, or 64 for
- *      8-bit), and Q is permuted alike. 4 lanes read 64 bytes side by side.
+ *      8-bit), and Q is permuted alike.
  *   V  lane (g, t) needs keys 2t, 2t + 1, 2t + 8, 2t + 9; its piece q is dims q * VD + g * VD/8 .. (VD = 64 or 128), so
  *      column g of product e of piece q is dim q * VD + g * VD/8 + e, and two keys are paired by PRMT. 8 lanes read 128
  *      bytes side by side.
@@ -43,8 +43,8 @@ struct fa_is_f8<fa_f8> {
   static constexpr bool value = true;
 };
 
-/* VQ: V pieces of a warp, 64 (16-bit) or 128 columns of o each. */
-template <class T, class KV, int VQ, int MODE>
+/* VQ: V pieces of a warp, 64 (16-bit) or 128 columns of o each. DIM: both head sizes, in whole lines of 128 bytes; 0: any. */
+template <class T, class KV, int VQ, int MODE, int DIM>
 struct fa_decoder {
   static constexpr int BYTES = sizeof(KV);
   static constexpr bool IS_QUANTISED = BYTES == 1;
@@ -57,10 +57,12 @@ struct fa_decoder {
   const int lane, g, t, warp, warps;
   const int k_pieces, v_pieces; /* of all V, SLICE's warps together */
   unsigned q_at; /* this warp's left operands in shared memory */
+  static constexpr int HELD = DIM / 16;
+  uint4 held[DIM ? HELD : 1]; /* the same in registers */
   int begin, end; /* keys */
   int rows;       /* of this warp; 0: none */
   const char *k_base, *v_base;
-  int page, slot; /* of key lane % 16 of the step to be copied next */
+  int page, slot; /* paged: of key lane % 16 of the step to be copied next */
 
   int row_query[2], row_head[2], row_begin[2], row_end[2];
   int all_begin, all_end; /* keys that every row of this warp keeps */
@@ -72,51 +74,53 @@ struct fa_decoder {
 
   __device__ __forceinline__ fa_decoder(const fa_cuda_params &params, const fa_sequence &sequence, int head)
       : p(params), s(sequence), kv_head(head), lane(threadIdx.x % 32), g(lane / 4), t(lane % 4), warp(threadIdx.x / 32),
-        warps(blockDim.x / 32), k_pieces((params.head_dim_qk + KD - 1) / KD),
-        v_pieces((params.head_dim_v + VD - 1) / VD) {}
+        warps(blockDim.x / 32), k_pieces(DIM ? DIM / KD : (params.head_dim_qk + KD - 1) / KD),
+        v_pieces(DIM ? DIM / VD : (params.head_dim_v + VD - 1) / VD) {}
 
   /* ---------------------------------------------------------------- copying */
 
+  /* Reads the page table one step ahead of its use. */
   __device__ __forceinline__ void locate(int step) {
+    if (!p.page_table) return;
     const int j = min(begin + step * 16 + lane % 16, end - 1);
-    page = 0, slot = j;
-    if (p.page_table) {
-      page = p.page_table[s.batch * p.page_table_stride + j / p.page_size];
-      page = ::max(0, ::min(page, p.num_pages - 1));
-      slot = j % p.page_size;
-    }
+    page = p.page_table[s.batch * p.page_table_stride + j / p.page_size];
+    page = ::max(0, ::min(page, p.num_pages - 1));
+    slot = j % p.page_size;
   }
+  __device__ __forceinline__ int linear_slot(int step, int key) const { return min(begin + step * 16 + key, end - 1); }
 
-  __device__ __forceinline__ int64_t token(const fa_cuda_tensor &x, int key) const {
-    const int at_page = __shfl_sync(0xffffffffu, page, key), at_slot = __shfl_sync(0xffffffffu, slot, key);
-    return at_page * x.stride_batch + at_slot * x.stride_seq;
+  /* Where the 16 bytes `chunk` of line `line` of a key lie: [line, key, 128 bytes], chunks exchanged within the line so
+   * that the 8 lanes of a read, which take 4 chunks of 2 keys of K or 2 chunks of 4 keys of V, find all banks. */
+  static __device__ __forceinline__ unsigned k_place(int line, int key, int chunk) {
+    return line * 2048 + key * 128 + (chunk ^ (key & 1) * 4) * 16;
   }
-
-  __device__ __forceinline__ void copy_k(unsigned to, int step, int first, int stride) const {
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int key = 8 * n + g;
-      const char *from = k_base + token(p.k, key) * BYTES + t * 16;
-      const int left = begin + step * 16 + key < end ? p.head_dim_qk * BYTES - t * 16 : 0;
-#pragma unroll 4
-      for (int c = first; c < k_pieces; c += stride) {
-        const int bytes = ::max(0, ::min(16, left - c * 64));
-        fa_park(to + (n * k_pieces + c) * 512 + lane * 16, bytes ? from + c * 64 : k_base, bytes);
-      }
-    }
+  static __device__ __forceinline__ unsigned v_place(int line, int key, int chunk) {
+    return line * 2048 + key * 128 + (chunk ^ (key >> 1 & 3) * 2) * 16;
   }
+  __device__ __forceinline__ int k_lines() const { return (k_pieces + 1) / 2; }
 
-  __device__ __forceinline__ void copy_v(unsigned to, int step, int first, int stride) const {
-#pragma unroll
-    for (int x = 0; x < 4; ++x) {
-      const int key = 8 * (x / 2) + 2 * t + x % 2;
-      const char *from = v_base + token(p.v, key) * BYTES + g * 16;
-      const int left = begin + step * 16 + key < end ? p.head_dim_v * BYTES - g * 16 : 0;
+  /* K and V of keys 4n + lane / 8 of a step, 8 lanes a line of 128 bytes: lines first, first + stride, .. */
+  template <bool IS_WHOLE>
+  __device__ __forceinline__ void copy_keys(unsigned to, int n, const char *k_from, const char *v_from, bool exists,
+                                            int first, int stride) const {
+    const int chunk = lane % 8, key = 4 * n + lane / 8;
+    const unsigned k_to = to + k_place(0, key, chunk), v_to = to + k_lines() * 2048 + v_place(0, key, chunk);
+    const int k_left = exists ? p.head_dim_qk * BYTES - chunk * 16 : 0, v_left = exists ? p.head_dim_v * BYTES - chunk * 16 : 0;
 #pragma unroll 2
-      for (int q = first; q < v_pieces; q += stride) {
-        const int bytes = ::max(0, ::min(16, left - q * 128));
-        fa_park(to + (x * v_pieces + q) * 512 + lane * 16, bytes ? from + q * 128 : v_base, bytes);
-      }
+    for (int line = first; line < k_lines(); line += stride) {
+      const int bytes = ::max(0, ::min(16, k_left - line * 128));
+      if (IS_WHOLE)
+        fa_park_whole(k_to + line * 2048, k_from + line * 128);
+      else
+        fa_park(k_to + line * 2048, bytes ? k_from + line * 128 : k_base, bytes);
+    }
+#pragma unroll 2
+    for (int line = first; line < v_pieces; line += stride) {
+      const int bytes = ::max(0, ::min(16, v_left - line * 128));
+      if (IS_WHOLE)
+        fa_park_whole(v_to + line * 2048, v_from + line * 128);
+      else
+        fa_park(v_to + line * 2048, bytes ? v_from + line * 128 : v_base, bytes);
     }
   }
 
@@ -124,16 +128,34 @@ struct fa_decoder {
   __device__ __forceinline__ void copy_scales(unsigned to, int step) const {
     const fa_cuda_tensor &x = lane < 16 ? p.k_scale : p.v_scale;
     const int64_t start = p.page_table ? 0 : p.cu_seqlens_kv ? s.kv_start * x.stride_seq : s.batch * x.stride_batch;
-    const float *from = (const float *)x.data + start + kv_head * x.stride_head + page * x.stride_batch + slot * x.stride_seq;
+    const float *from = (const float *)x.data + start + kv_head * x.stride_head +
+                        (p.page_table ? page * x.stride_batch + slot * x.stride_seq : linear_slot(step, lane % 16) * x.stride_seq);
     fa_park_word(to + lane * 4, from, begin + step * 16 + lane % 16 < end);
   }
 
   /* One step's K, V and scales to `to`; `next` is the step that this warp copies after it. */
   __device__ __forceinline__ void copy(unsigned to, int step, int next) {
     const bool is_shared = MODE == FA_DECODE_SLICE; /* the step's pieces are dealt out to the warps */
-    copy_k(to, step, is_shared ? warp : 0, is_shared ? warps : 1);
-    copy_v(to + k_pieces * 1024, step, is_shared ? warp : 0, is_shared ? warps : 1);
-    if (IS_QUANTISED && (!is_shared || warp == 0)) copy_scales(to + k_pieces * 1024 + v_pieces * 2048, step);
+    const int first = is_shared ? warp : 0, stride = is_shared ? warps : 1, byte = lane % 8 * 16;
+    if (IS_QUANTISED && (!is_shared || warp == 0)) copy_scales(to + k_lines() * 2048 + v_pieces * 2048, step);
+    if (DIM && !p.page_table && begin + (step + 1) * 16 <= end) {
+      const int64_t k_stride = p.k.stride_seq * BYTES, v_stride = p.v.stride_seq * BYTES;
+      const char *k_from = k_base + (begin + step * 16 + lane / 8) * k_stride + byte;
+      const char *v_from = v_base + (begin + step * 16 + lane / 8) * v_stride + byte;
+#pragma unroll
+      for (int n = 0; n < 4; ++n, k_from += 4 * k_stride, v_from += 4 * v_stride)
+        copy_keys<true>(to, n, k_from, v_from, true, 0, 1);
+      return;
+    }
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const int key = 4 * n + lane / 8;
+      const int64_t at_page = p.page_table ? __shfl_sync(0xffffffffu, page, key) : 0;
+      const int64_t at_slot = p.page_table ? __shfl_sync(0xffffffffu, slot, key) : linear_slot(step, key);
+      copy_keys<false>(to, n, k_base + (at_page * p.k.stride_batch + at_slot * p.k.stride_seq) * BYTES + byte,
+                       v_base + (at_page * p.v.stride_batch + at_slot * p.v.stride_seq) * BYTES + byte,
+                       begin + step * 16 + key < end, first, stride);
+    }
     locate(next);
   }
 
@@ -144,13 +166,13 @@ struct fa_decoder {
     for (int n = 0; n < 2; ++n)
 #pragma unroll
       for (int e = 0; e < 4; ++e) x[n][e] = 0.0f;
-#pragma unroll 4
-    for (int c = 0; c < k_pieces; ++c) {
-      const uint4 a = fa_fetch(at + c * 512 + lane * 16), b = fa_fetch(at + (k_pieces + c) * 512 + lane * 16);
+    const auto piece = [&](int c) {
+      const unsigned place = at + k_place(c / 2, g, c % 2 * 4 + t); /* 8 keys further on the swizzle is the same */
+      const uint4 a = fa_fetch(place), b = fa_fetch(place + 8 * 128);
       const unsigned k0[4] = {a.x, a.y, a.z, a.w}, k1[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
       for (int i = 0; i < KS; ++i) {
-        const uint4 q = fa_fetch(q_at + (c * KS + i) * 512 + lane * 16);
+        const uint4 q = DIM ? held[DIM ? c * KS + i : 0] : fa_fetch(q_at + (c * KS + i) * 512 + lane * 16);
         if constexpr (IS_QUANTISED) {
           unsigned b0, b1;
           fa_widen<T, KV>::word(k0[i], b0, b1);
@@ -163,6 +185,13 @@ struct fa_decoder {
           fa_multiply<T>(x[1], q, k1[2 * i], k1[2 * i + 1]);
         }
       }
+    };
+    if constexpr (DIM != 0) {
+#pragma unroll
+      for (int c = 0; c < DIM / KD; ++c) piece(c);
+    } else {
+#pragma unroll 4
+      for (int c = 0; c < k_pieces; ++c) piece(c);
     }
   }
 
@@ -207,14 +236,14 @@ struct fa_decoder {
       most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
       most = fmaxf(most, max[r]);
       const float reference = most == -CUDART_INF_F ? 0.0f : most;
-      down[r] = exp2f(max[r] - reference);
+      down[r] = fa_exp2(max[r] - reference);
       max[r] = most;
       float part = 0.0f;
 #pragma unroll
       for (int n = 0; n < 2; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          x[n][2 * r + e] = exp2f(x[n][2 * r + e] - reference);
+          x[n][2 * r + e] = fa_exp2(x[n][2 * r + e] - reference);
           part += x[n][2 * r + e];
         }
       sum[r] = sum[r] * down[r] + part;
@@ -248,7 +277,7 @@ struct fa_decoder {
       unsigned v[4][4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint4 piece = fa_fetch(at + (i * v_pieces + first + q) * 512 + lane * 16);
+        const uint4 piece = fa_fetch(at + v_place(first + q, 8 * (i / 2) + 2 * t + i % 2, g));
         v[i][0] = piece.x, v[i][1] = piece.y, v[i][2] = piece.z, v[i][3] = piece.w;
       }
 #pragma unroll
@@ -274,15 +303,20 @@ struct fa_decoder {
   }
 
   __device__ __forceinline__ void work(unsigned at, int step) {
-    const unsigned scales = at + k_pieces * 1024 + v_pieces * 2048;
+    const unsigned scales = at + k_lines() * 2048 + v_pieces * 2048;
     float x[2][4];
     scores(at, x);
     weigh(scales, begin + step * 16, x);
     soften(scales, x);
-    accumulate(at + k_pieces * 1024, x);
+    accumulate(at + k_lines() * 2048, x);
   }
 
   /* ------------------------------------------------------------- before and after */
+
+  __device__ __forceinline__ void hold_q() {
+#pragma unroll
+    for (int n = 0; n < (DIM ? HELD : 0); ++n) held[n] = fa_fetch(q_at + n * 512 + lane * 16);
+  }
 
   __device__ __forceinline__ void set_rows(int first, int count) {
     rows = ::max(0, ::min(16, count - first));

@@ -8,7 +8,7 @@
 /* `bytes` (0 .. 16) of 16 from global to shared memory, zeros behind. `from` is aligned to 16. */
 FA_DEVICE void fa_park(unsigned to, const char *from, int bytes) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 #else
   uint4 x = {0, 0, 0, 0};
   if (bytes == 16) {
@@ -20,6 +20,16 @@ FA_DEVICE void fa_park(unsigned to, const char *from, int bytes) {
       if (n < bytes) word[n / 4] |= (unsigned)(uint8_t)from[n] << n % 4 * 8;
     x = make_uint4(word[0], word[1], word[2], word[3]);
   }
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+               : "memory");
+#endif
+}
+
+FA_DEVICE void fa_park_whole(unsigned to, const char *from) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to), "l"(from) : "memory");
+#else
+  const uint4 x = __ldg((const uint4 *)from);
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
                : "memory");
 #endif
