@@ -4,11 +4,13 @@
 #   1. nvcc makes PTX for compute_75, the least it has; its target is rewritten to sm_70.
 #   2. Feature check: the toolkit's ptxas assembles that PTX for sm_75 and rejects what .target sm_70 lacks.
 #   3. ptxas 12.9 (scripts/fetch_ptxas.sh) assembles a true sm_70 cubin and counts registers, spills and shared memory.
-#   4. Both go into one fatbin for cuModuleLoadData: the cubin for a V100, the PTX for any newer GPU.
+#   4. Both go into one fatbin for cuModuleLoadData: the cubin for a V100, the PTX for any newer GPU, and cubins of the
+#      same PTX by the toolkit's ptxas for those that FA_ALSO names.
 # Without ptxas 12.9 the output holds the PTX alone, and a line on stderr says so; the driver then compiles it.
 # Beside OUTPUT: OUTPUT.ptx, OUTPUT.cubin and OUTPUT.ptxas.txt (ptxas -v, read by scripts/report_sm70.sh; absent
 # without a cubin).
 #   NVCC           nvcc 13 (default nvcc); ptxas and fatbinary are taken from beside it
+#   FA_ALSO        newer architectures to assemble the PTX for as well: "75 90" (default none)
 #   FA_PTXAS_SM70  a ptxas that knows sm_70 ("none": PTX alone)
 set -eu
 
@@ -49,6 +51,10 @@ else
   }
   set -- "--image3=kind=elf,sm=70,file=$work/cubin" "--image3=kind=ptx,sm=70,file=$work/ptx"
 fi
+for arch in ${FA_ALSO:-}; do
+  "$tools/ptxas" -arch="sm_$arch" -O3 -o "$work/cubin_$arch" "$work/ptx" || fail "the toolkit's ptxas refused $source for sm_$arch"
+  set -- "$@" "--image3=kind=elf,sm=$arch,file=$work/cubin_$arch"
+done
 "$tools/fatbinary" --create="$work/fatbin" -64 "$@"
 
 mv "$work/ptx" "$output.ptx"
