@@ -6,6 +6,7 @@
 #include "check/check_random.h"
 #include "core/kernel.h"
 #include "fastattention/fastattention.h"
+#include "ref/ref.h"
 
 typedef enum fa_array {
   FA_ARRAY_Q,
@@ -74,7 +75,7 @@ typedef struct fa_case {
   int oracle_stale; /* o and lse are for a cache that differs from after[] by rounding */
   fa_tolerance tolerance;
   double max_abs_v;
-  double unfused_score_error; /* of the baseline being run; 0 for kernels */
+  fa_ref_unfused unfused; /* of the baseline being run; zeros for kernels */
 } fa_case;
 
 /* Draws a problem that `target` should be able to do (mostly), of the seed alone. */
@@ -108,8 +109,8 @@ fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size
                              const double *o_same, int64_t count, const double *lse_exact,
                              const double *lse_same, int64_t rows);
 
-/* The same for a baseline, which keeps its scores in the input type; score_error: see fa_ref_unfused. */
-fa_tolerance fa_tolerance_unfused(fa_tolerance fused, double score_error, double max_abs_v);
+/* The same for a baseline, which keeps its scores and weights in the input type. */
+fa_tolerance fa_tolerance_unfused(fa_tolerance fused, const fa_ref_unfused *loss, double max_abs_v);
 
 /* 1 if got is right for exact: NaN where it is NaN, the same infinity, or near enough. */
 int fa_value_matches(double got, double exact, double tolerance);

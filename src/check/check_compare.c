@@ -160,7 +160,7 @@ static void erase_outputs(fa_case *c) {
 
 void fa_case_verify(fa_case *c, const uint64_t hashes[FA_ARRAYS], fa_verdict *verdict) {
   const fa_tolerance fused = c->tolerance;
-  c->tolerance = fa_tolerance_unfused(fused, c->unfused_score_error, c->max_abs_v);
+  c->tolerance = fa_tolerance_unfused(fused, &c->unfused, c->max_abs_v);
   compare_o(c, verdict);
   if (c->problem.has_lse) compare_lse(c, verdict);
   c->tolerance = fused;

@@ -165,12 +165,12 @@ static void report(fa_session *s, int32_t k, const char *problem, int threads, i
  */
 static fa_status grant_unfused_loss(fa_case *c, const fa_kernel *kernel) {
   fa_ref_unfused loss;
-  c->unfused_score_error = 0.0;
+  memset(&c->unfused, 0, sizeof c->unfused);
   if (!kernel->is_baseline) return FA_OK;
   const fa_status status =
       fa_ref_unfused_loss(&c->problem, &c->args, strcmp(kernel->arch, "eager") == 0, &loss);
   if (status != FA_OK) return status;
-  c->unfused_score_error = loss.score_error;
+  c->unfused = loss;
   /* What poison hides from the reference, the baseline still multiplies. */
   const int hidden = c->values == FA_VALUES_NEAR_MAX && c->problem.dtype == FA_FLOAT16;
   return loss.overflows || hidden ? FA_ERROR_UNSUPPORTED : FA_OK;

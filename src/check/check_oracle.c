@@ -51,11 +51,11 @@ fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size
   return t;
 }
 
-fa_tolerance fa_tolerance_unfused(fa_tolerance fused, double score_error, double max_abs_v) {
+fa_tolerance fa_tolerance_unfused(fa_tolerance fused, const fa_ref_unfused *loss, double max_abs_v) {
   fa_tolerance t = fused;
-  t.o += fmin(expm1(2.0 * score_error), 2.0) *
-         max_abs_v; /* two weighted means differ by no more than 2 max|v| */
-  t.lse += score_error;
+  /* Two weighted means differ by no more than 2 max|v|. */
+  t.o += fmin(expm1(2.0 * loss->score_error) + loss->weight_error, 2.0) * max_abs_v;
+  t.lse += loss->score_error;
   return t;
 }
 

@@ -78,9 +78,9 @@ fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_arg
         fa_tolerance_of(p->dtype, max_abs_v, score_size, o, o_same, count * dim, lse, lse_same, count);
     const int eager = p->kernel && strcmp(p->kernel, "eager") == 0;
     if (eager || (p->kernel && strcmp(p->kernel, "standard") == 0)) {
-      fa_ref_unfused loss = {0.0, 0};
+      fa_ref_unfused loss = {0.0, 0.0, 0};
       status = fa_ref_unfused_loss_rows(p, a, eager, chosen, count, &loss);
-      t = fa_tolerance_unfused(t, loss.score_error, max_abs_v);
+      t = fa_tolerance_unfused(t, &loss, max_abs_v);
     }
     result->tolerance = t.o;
     for (int64_t n = 0; n < count && result->passed; n++)

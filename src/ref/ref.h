@@ -39,11 +39,12 @@ fa_status fa_ref_rows(const fa_attention_problem *problem, const fa_attention_ar
                       double *lse_same, double *max_abs_v, double *score_size);
 
 /* How far unfused attention, which keeps its scores in problem.dtype, may be off by that alone
- * (ref_unfused.c): lse by score_error, o by (exp(2 * score_error) - 1) * max|v|. every_pass: not only the
+ * (ref_unfused.c): lse by score_error, o by (exp(2 * score_error) - 1 + weight_error) * max|v|. every_pass: not only the
  * scaled product is rounded, but what each of a framework's passes leaves. overflows: a score, kept or not,
  * leaves the type's range, so that no result can be asked for. All rows, or some. Errors: MEMORY. */
 typedef struct fa_ref_unfused {
   double score_error;
+  double weight_error; /* relative, of weights that were divided by their sum and then rounded */
   int overflows;
 } fa_ref_unfused;
 fa_status fa_ref_unfused_loss(const fa_attention_problem *problem, const fa_attention_args *args,

@@ -3,13 +3,18 @@
  *
  * Let score j be off by at most e_j = u a_j, with u half a unit in the last place and a_j the sum of the
  * magnitudes that are rounded on the way to it. With p_j the exact weights and E = log(sum_j p_j exp(e_j)):
- *   |lse' - lse| <= E,   p'_j / p_j <= exp(e_j + E),   |o' - o| <= (exp(2E) - 1) max|v|. */
+ *   |lse' - lse| <= E,   p'_j / p_j <= exp(e_j + E),   |o' - o| <= (exp(2E) - 1) max|v|.
+ * Weights leave the softmax divided by their sum, so their rounding, up to u each and all one way where they are equal,
+ * adds u max|v|; the same-precision reference, which divides at the end, does not have it. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ref/ref_problem.h"
 
+static double half_unit(fa_dtype dtype) {
+  return dtype == FA_BFLOAT16 ? 0x1p-8 : dtype == FA_FLOAT16 ? 0x1p-11 : 0x1p-24;
+}
 static double largest_number(fa_dtype dtype) { return dtype == FA_FLOAT16 ? 65504.0 : 3.3e38; }
 
 /* What is rounded: the product alone (with the scale in it), or the result of every pass. */
@@ -44,7 +49,7 @@ static void add_exponent(log_sum *l, double exponent) {
 static void ref_unfused_row(const ref_head *h, int64_t i, int every_pass, double *scratch,
                             fa_ref_unfused *loss) {
   const fa_attention_problem *p = h->problem;
-  const double unit = p->dtype == FA_BFLOAT16 ? 0x1p-8 : p->dtype == FA_FLOAT16 ? 0x1p-11 : 0x1p-24;
+  const double unit = half_unit(p->dtype);
   double *q = scratch, *row = q + p->head_dim_qk, largest = 0.0;
   log_sum exact = {-(double)INFINITY, 0.0}, moved = exact;
 
@@ -94,6 +99,7 @@ fa_status fa_ref_unfused_loss(const fa_attention_problem *problem, const fa_atte
   double *k = malloc((size_t)(keys * problem->head_dim_qk) * sizeof *k);
   double *v = malloc((size_t)(keys * problem->head_dim_v) * sizeof *v);
   memset(loss, 0, sizeof *loss);
+  loss->weight_error = half_unit(problem->dtype);
   const fa_status status = rows_of_everything(problem, args, every_pass, scratch, k, v, loss);
   free(scratch);
   free(k);
@@ -106,6 +112,7 @@ fa_status fa_ref_unfused_loss_rows(const fa_attention_problem *problem, const fa
                                    fa_ref_unfused *loss) {
   double *scratch = malloc((size_t)ref_scratch_count(problem, problem->max_seqlen_kv + 1) * sizeof *scratch);
   memset(loss, 0, sizeof *loss);
+  loss->weight_error = half_unit(problem->dtype);
   for (int64_t n = 0; scratch && n < count; n++) {
     const ref_head h = ref_head_of(problem, args, rows[n].batch, rows[n].head);
     ref_unfused_row(&h, rows[n].query, every_pass, scratch, loss);
