@@ -13,9 +13,9 @@
  * does not get in. Scores are a round old when they are read: a load behind the tile store it depends on waits for the
  * store to leave the core.
  *
- * Softmax reference: an integer power of two per query, raised only when a score exceeds it by more than 2^8, which
- * shows in the sum of P. Raising is exact (powers of two), hardly ever happens, and P, sums and O carry it: O through
- * `pending`, applied before its next use. */
+ * Softmax reference: an integer power of two per query, raised to the maximum only when 8 P sum to more than 2^8. Raising
+ * is exact (powers of two), lifts the reference by 2^5 or more and so happens a few times a row at most, and P, sums and O
+ * carry it: O through `pending`, applied before its next use. */
 #ifndef FA_CPU_PIPELINE_AMX_H
 #define FA_CPU_PIPELINE_AMX_H
 
@@ -70,8 +70,8 @@ typedef struct fa_amx_pipeline {
 } fa_amx_pipeline;
 
 #define FA_NO_KEY_YET (-1.0f)
-#define FA_RAISE_LOG2 8.0f   /* a score this far above the reference raises it */
-#define FA_SUM_LIMIT 0x1p8f   /* 8 P that sum to more hold one that may have to */
+#define FA_SUM_LIMIT 0x1p8f  /* 8 P that sum to more raise the reference: one of them is above 2^5 */
+#define FA_RAISE_LOG2 4.9f   /* and so its score this far above the reference, rounding allowed for: every look raises */
 
 /* 2^t with a relative error of 1e-4, a twentieth of a bf16 step (lse is as good as that, absolutely): a cubic on
  * [0, 1) and an exponent. */
@@ -99,7 +99,7 @@ FA_AMX_INLINE void fa_amx_exponentials(const fa_amx_pipeline *w, const float *sc
 }
 
 /* A rare path: 8 keys have a large sum or are the first of a lane.
- * Raises the reference of the lanes where one is more than 2^8 above it, and everything that hangs on it: the sums,
+ * Raises the reference of the lanes where that happened, and everything that hangs on it: the sums,
  * this block's P so far (`pairs` rows of key pairs of `p`) and, later, O. Returns the reference to use. */
 static __attribute__((noinline)) __m512 fa_amx_raise(fa_amx_pipeline *w, int32_t sub, int query_tile, char *p,
                                                      int pairs, const float *scores) {
@@ -217,7 +217,7 @@ FA_AMX_INLINE void fa_amx_softmax_beside(fa_amx_pipeline *w, fa_amx_softmax *at,
 
 /* One product of a 2 x 2 block, and the softmax beside it. In the first step the accumulators of the phase before are
  * stored, one after another, before they begin anew: a store right behind its last product waits for it, fills the
- * scheduler and holds up everything behind it (a fifth of the tile unit's time). */
+ * scheduler and holds up everything behind it (docs/performance.md, "AMX prefill"). */
 #define FA_AMX_PRODUCT(tile, a, b, first, begin, at, product)                      \
   do {                                                                             \
     if (first) {                                                                   \

@@ -7,7 +7,8 @@
  * of L2, by a run of keys whose packed K and V take a quarter; K and V are packed once per super-block and shared by
  * its queries and heads. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers; see
  * pipeline_amx.h.
- * Scratch a thread: packed K, V and Q, O in fp32, a 16 KB P ring and an 8 KB score ring (both live in L1).
+ * Scratch a thread: packed K, V and Q, O in fp32; at D = 128 a 16 KB P ring, an 8 KB score ring and 4 KB for accumulators
+ * that belong nowhere (all in L1).
  *
  * The tile unit takes subnormal numbers (below 1.2e-38) as zero: far below the tolerance unless all of V is that small.
  *
