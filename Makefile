@@ -31,7 +31,8 @@ test-gpu: build
 bench-gpu: build
 	@mkdir -p build/bench-gpu
 	@PYTHONPATH=python FASTATTENTION_LIBRARY=$(CURDIR)/build/lib/libfastattention.so python3 bench/bench_gpu.py all \
-	  --json build/bench-gpu/rows.json --plot build/bench-gpu/prefill.png $(ARGS)
+	  --json build/bench-gpu/rows.json $(ARGS)
+	@python3 bench/plot_gpu.py build/bench-gpu/rows.json build/bench-gpu/prefill.png
 
 install: build
 	@cmake --install build --prefix $(PREFIX)

@@ -2,7 +2,7 @@
 """Our kernels on an NVIDIA GPU beside PyTorch's backends, in one process, on the same tensors.
 
     make bench-gpu                     # both grids; JSON, table and plot in build/bench-gpu/
-    bench/bench_gpu.py prefill --dims 128 --lengths 4096 --json rows.json
+    bench/bench_gpu.py prefill --dims 128 --lengths 4096 --json rows.json; bench/plot_gpu.py rows.json prefill.png
 
 Prefill: 16K tokens a batch, hidden size 2048 (heads = 2048 / head size), head sizes 64, 128, 256, causal and not, 512 to
 16K tokens a sequence. Decode: one query, 32 query heads on 8 KV heads, head size 128, going through caches of 256 MB and
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 
 import torch
@@ -146,28 +147,10 @@ def show(row):
     print(f"{row['op']} {shape} {row['dtype']} {rate[2]}: " + ", ".join(parts + wrong), flush=True)
 
 
-def plot(rows, path):
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    names = [name for name in ("ours", "flash", "cudnn", "efficient", "math", "standard", "eager")
-             if any(name + "_ms" in row for row in rows)]
-    panels = sorted({(row["shape"][-1], row["causal"]) for row in rows if row["op"] == "prefill"})
-    if not panels:
-        return
-    figure, axes = pyplot.subplots(2, max(1, (len(panels) + 1) // 2), figsize=(15, 8), squeeze=False, layout="constrained")
-    for axis, (dim, causal) in zip(axes.T.flat, panels):
-        for name in names:
-            points = [(row["shape"][3], row["flop"] / row[name + "_ms"] / 1e9) for row in rows
-                      if row["op"] == "prefill" and (row["shape"][-1], row["causal"]) == (dim, causal)
-                      and name + "_ms" in row and row["dtype"] == "float16"]
-            axis.plot(*zip(*points), marker="o", label=name) if points else None
-        axis.set(xscale="log", title=f"head size {dim}{', causal' if causal else ''}", xlabel="tokens a sequence",
-                 ylabel="TFLOP/s", ylim=(0, None))
-        axis.set_xscale("log", base=2)
-        axis.grid(alpha=0.3)
-    axes[0, 0].legend()
-    figure.savefig(path, dpi=110)
+def commit():
+    result = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=os.path.dirname(os.path.abspath(__file__)),
+                            capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
 
 
 def main():
@@ -177,33 +160,30 @@ def main():
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192, 16384])
     parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
     parser.add_argument("--tokens", type=int, default=16384, help="tokens a batch")
-    parser.add_argument("--kernels", nargs="+", default=["prefill_sm75", "standard", "eager"],
+    parser.add_argument("--kernels", nargs="*", default=["prefill_sm75", "standard", "eager"],
                         help="kernels of ours besides the chosen one")
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--budget", type=float, default=60.0, help="milliseconds a measurement may take")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
     options.kernels = {"ours": None, **{name: name for name in options.kernels}}
     options.caches = [(1, 512), (1, 1024), (1, 4096), (8, 512), (8, 2048), (8, 4096), (64, 512), (64, 1024), (64, 4096),
                       (1, 32768), (1, 131072), (1, 262144), (16, 32768)]
     torch.manual_seed(0)
     device = torch.cuda.get_device_properties(0)
-    bandwidth = read_gbps()
+    bandwidth, made = read_gbps(), commit()
     print(f"{device.name}, torch {torch.__version__}, fastattention {fastattention.__version__}; a sum over 4 GiB reads "
           f"{bandwidth:.0f} GB/s")
     rows = []
     for kind, make in (("prefill", prefill_rows), ("decode", decode_rows)):
         for row in make(options) if options.what in ("all", kind) else ():
-            row.update(device=device.name, read_gbps=bandwidth, label="measured")
+            row.update(device=device.name, read_gbps=bandwidth, commit=made, label="measured")
             rows.append(row)
             show(row)
     if options.json:
         with open(options.json + ".part", "w") as file:
             json.dump(rows, file, indent=1)
         os.replace(options.json + ".part", options.json)
-    if options.plot:
-        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Exact attention, fast, on CPUs (GPUs and NPUs planned): a thin layer over the C library.
+"""Exact attention, fast, on CPUs and NVIDIA GPUs (NPUs planned): a thin layer over the C library.
 
     from fastattention import attention, flash_attn_func
 
