@@ -4,8 +4,8 @@
 A row of JSON a backend: flash (the fused kernel), math (unfused, as torch.matmul + softmax + matmul inside
 scaled_dot_product_attention) and eager (the same written out in Python, with a mask tensor).
 
-    python3 -m venv /tmp/torch && /tmp/torch/bin/pip install torch numpy
-    /tmp/torch/bin/python bench/peers/pytorch_sdpa.py --shape 1,32,8,4096,4096,128 --dtype bf16 --threads 2
+    python3 -m venv torch-venv && torch-venv/bin/pip install torch numpy
+    torch-venv/bin/python bench/peers/pytorch_sdpa.py --shape 1,32,8,4096,4096,128 --dtype bf16 --threads 2
 """
 
 import argparse

@@ -218,9 +218,9 @@ FA_AMX_INLINE void fa_amx_softmax_beside(fa_amx_pipeline *w, fa_amx_softmax *at,
 /* One product of a 2 x 2 block, and the softmax beside it. In the first step the accumulators of the phase before are
  * stored, one after another, before they begin anew: a store right behind its last product waits for it, fills the
  * scheduler and holds up everything behind it (docs/performance.md, "AMX prefill"). */
-#define FA_AMX_PRODUCT(tile, a, b, first, begin, at, product)                      \
+#define FA_AMX_PRODUCT(w, tile, a, b, fresh, begin, at, product)                   \
   do {                                                                             \
-    if (first) {                                                                   \
+    if (fresh) {                                                                   \
       FA_TILE_STORE(tile, w->unstored + (tile) * FA_TILE_FLOATS);                  \
       begin(tile);                                                                 \
     }                                                                              \
@@ -228,7 +228,7 @@ FA_AMX_INLINE void fa_amx_softmax_beside(fa_amx_pipeline *w, fa_amx_softmax *at,
     fa_amx_softmax_beside(w, at, product);                                         \
   } while (0)
 #define FA_AMX_FROM_ZERO(tile) FA_TILE_ZERO(tile)
-#define FA_AMX_FROM_O(tile) FA_TILE_STREAM(tile, o + (tile) * FA_TILE_FLOATS)
+#define FA_AMX_FROM_O(tile) FA_TILE_STREAM(tile, o + (tile) * FA_TILE_FLOATS) /* o: of fa_amx_output */
 
 /* Stores the accumulators now, where no phase follows that would. */
 FA_AMX_INLINE void fa_amx_flush(fa_amx_pipeline *w) {
@@ -256,12 +256,12 @@ FA_AMX_INLINE void fa_amx_scores(fa_amx_pipeline *w, const fa_amx_block *now, in
       const int product = 4 * (c * qk_steps + s);
       FA_TILE_STREAM(4, k + s * 2 * FA_TILE_BYTES);
       FA_TILE_LOAD(6, q + s * 2 * FA_TILE_BYTES);
-      FA_AMX_PRODUCT(0, 4, 6, s == 0, FA_AMX_FROM_ZERO, at, product);
+      FA_AMX_PRODUCT(w, 0, 4, 6, s == 0, FA_AMX_FROM_ZERO, at, product);
       FA_TILE_LOAD(7, q + (s * 2 + 1) * FA_TILE_BYTES);
-      FA_AMX_PRODUCT(1, 4, 7, s == 0, FA_AMX_FROM_ZERO, at, product + 1);
+      FA_AMX_PRODUCT(w, 1, 4, 7, s == 0, FA_AMX_FROM_ZERO, at, product + 1);
       FA_TILE_STREAM(5, k + (s * 2 + 1) * FA_TILE_BYTES);
-      FA_AMX_PRODUCT(2, 5, 6, s == 0, FA_AMX_FROM_ZERO, at, product + 2);
-      FA_AMX_PRODUCT(3, 5, 7, s == 0, FA_AMX_FROM_ZERO, at, product + 3);
+      FA_AMX_PRODUCT(w, 2, 5, 6, s == 0, FA_AMX_FROM_ZERO, at, product + 2);
+      FA_AMX_PRODUCT(w, 3, 5, 7, s == 0, FA_AMX_FROM_ZERO, at, product + 3);
     }
     w->unstored = w->scores[0] + c * 4 * FA_TILE_FLOATS;
   }
@@ -282,12 +282,12 @@ FA_AMX_INLINE void fa_amx_output(fa_amx_pipeline *w, const fa_amx_block *block, 
     const int product = first + 4 * c;
     FA_TILE_STREAM(4, v + c * 2 * FA_TILE_BYTES);
     FA_TILE_LOAD(6, p + c * 2 * FA_TILE_BYTES);
-    FA_AMX_PRODUCT(0, 4, 6, c == 0, FA_AMX_FROM_O, at, product);
+    FA_AMX_PRODUCT(w, 0, 4, 6, c == 0, FA_AMX_FROM_O, at, product);
     FA_TILE_LOAD(7, p + (c * 2 + 1) * FA_TILE_BYTES);
-    FA_AMX_PRODUCT(1, 4, 7, c == 0, FA_AMX_FROM_O, at, product + 1);
+    FA_AMX_PRODUCT(w, 1, 4, 7, c == 0, FA_AMX_FROM_O, at, product + 1);
     FA_TILE_STREAM(5, v + (c * 2 + 1) * FA_TILE_BYTES);
-    FA_AMX_PRODUCT(2, 5, 6, c == 0, FA_AMX_FROM_O, at, product + 2);
-    FA_AMX_PRODUCT(3, 5, 7, c == 0, FA_AMX_FROM_O, at, product + 3);
+    FA_AMX_PRODUCT(w, 2, 5, 6, c == 0, FA_AMX_FROM_O, at, product + 2);
+    FA_AMX_PRODUCT(w, 3, 5, 7, c == 0, FA_AMX_FROM_O, at, product + 3);
   }
   w->unstored = o;
 }
