@@ -299,7 +299,7 @@ static bool same_device(const char *a, const char *b) {
   return length_a == length_b && strncmp(a, b, length_a) == 0 && strcmp(index_a, index_b) == 0;
 }
 
-static int find_device(const char *name, fa_device_info *device) {
+int fa_bench_find_device(const char *name, fa_device_info *device) {
   for (int32_t i = 0; i < fa_device_count(); i++) {
     *device = (fa_device_info)FA_DEVICE_INFO_INIT;
     const fa_status status = fa_device_describe(i, device);
@@ -321,7 +321,7 @@ int fa_bench_command(int argc, const char **argv) {
   fa_context *context = NULL;
   fa_device_info device;
   if (!code) code = fa_options_context(&options.common, &context);
-  if (!code) code = find_device(options.common.device, &device);
+  if (!code) code = fa_bench_find_device(options.common.device, &device);
   cJSON *const rows = cJSON_CreateArray();
   if (!code) code = bench_shapes(context, &device, &c, rows);
   if (!code && options.common.json) code = fa_output_json(&output, rows);

@@ -29,6 +29,9 @@ typedef struct fa_bench_result {
   int threads;
 } fa_bench_result;
 
+/* The device that --device names, as it describes itself. FA_EXIT_OK, or prints and returns the exit code. */
+int fa_bench_find_device(const char *name, fa_device_info *device);
+
 /* Returns FA_EXIT_OK, or prints and returns the exit code: also when any result is wrong, which is then not
  * timed. */
 int fa_bench_time(fa_context *context, const fa_device_info *device, const fa_bench_case *c, int repeats,

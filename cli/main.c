@@ -28,6 +28,7 @@ static const struct {
     {"run", "attention on arrays in .npy files", fa_run_command},
     {"check", "every kernel against the reference, on random shapes", fa_check_command},
     {"bench", "time prefill or decode, beside standard attention", fa_bench_command},
+    {"report", "checks, times and describes this machine in one file to send", fa_report_command},
     {"generate", "let a language model (GGUF) continue a text", fa_generate_command},
     {"perplexity", "how well a language model (GGUF) predicts a text", fa_perplexity_command},
 };
@@ -44,7 +45,7 @@ static void print_help(void) {
 int main(int argc, const char **argv) {
   if (argc < 2) {
     return fa_usage_error(
-        "a subcommand is missing: info, run, check, bench, generate or perplexity; "
+        "a subcommand is missing: info, run, check, bench, report, generate or perplexity; "
         "`fastattn --help` explains them");
   }
   const char *const name = argv[1];

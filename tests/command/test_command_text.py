@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-SUBCOMMANDS = ["info", "run", "check", "bench", "generate", "perplexity"]
+SUBCOMMANDS = ["info", "run", "check", "bench", "report", "generate", "perplexity"]
 
 
 def test_help_lists_every_subcommand(fastattn):

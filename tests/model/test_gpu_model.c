@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "gpu_model.h"
+#include "bench/model/gpu_model.h"
 
 /* cmocka's own comparison is in float. */
 static void assert_near(double value, double expected, double error) { assert_true(fabs(value - expected) <= error); }

@@ -21,7 +21,7 @@ MAY_INCLUDE = {
     "llama": {"include"},
     "bench": {"include"},
     "python": {"include"},
-    "cli": {"include", "src/check", "llama"},
+    "cli": {"include", "src/check", "llama", "bench"},
 }
 # The kernel table is declared by core and defined by backends.c; the commit's header is written by the build.
 SHARED = {"kernels.def", "fa_commit.h"}
