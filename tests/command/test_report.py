@@ -54,7 +54,8 @@ def test_standard_output(fastattn):
 @pytest.mark.parametrize("more, code, says", [
     (["--device", "tpu"], 2, "unknown device 'tpu'"), (["--cases", "0"], 2, "--cases is 0"),
     (["--cases", "x"], 2, "--cases"), (["--threads", "-2"], 2, "threads"),
-    (["--kernel", "nope"], 2, "unknown kernel 'nope'"), (["stray"], 2, "'stray'"), (["--out", "/none/r.md"], 1, "cannot write /none/r.md"),
+    (["--kernel", "nope"], 2, "unknown kernel 'nope'"), (["stray"], 2, "'stray'"),
+    (["--out", "/none/r.md"], 1, "cannot write /none/r.md"),
     (["--out", "."], 1, "cannot write ."), (["--device", "cuda:99"], 1, "device 'cuda:99' is not there"),
 ])
 def test_bad_use_leaves_nothing(fastattn, tmp_path, more, code, says):
