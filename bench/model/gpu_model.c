@@ -17,10 +17,10 @@ static const fa_model_gpu gpus[] = {
 };
 
 const fa_model_kernel fa_model_kernels[] = {
-#define GPU_KERNEL(kernel, gpu, head_dim, rows, keys, warps, blocks, tensor, fma, alu, half, xu, lds, sts, shuffles, \
-                   loads, instructions, scheduled)                                                                  \
-  {#kernel, #gpu, head_dim, rows, keys, warps, blocks, tensor,       fma,      alu,                                 \
-   half,    xu,   lds,      sts,  shuffles, loads, instructions, scheduled},
+#define GPU_KERNEL(kernel, gpu, head_dim, rows, keys, warps, blocks, tensor, fma, alu, half, xu, lds, sts, \
+                   shuffles, loads, instructions, scheduled)                                               \
+  {#kernel, #gpu, head_dim, rows, keys, warps,    blocks, tensor,       fma,                               \
+   alu,     half, xu,       lds,  sts,  shuffles, loads,  instructions, scheduled},
 #include "kernel_counts.def"
 #undef GPU_KERNEL
 };
@@ -46,8 +46,8 @@ const fa_model_kernel *fa_model_find_kernel(const char *kernel, const char *gpu,
 }
 
 const char *fa_model_unit_name(fa_model_unit unit) {
-  static const char *const names[FA_MODEL_UNITS] = {"MMA", "FMA",  "ALU",          "MUFU+F2F", "LDS",
-                                                    "STS", "SHFL", "LDS+STS+SHFL", "issue", "L2", "HBM"};
+  static const char *const names[FA_MODEL_UNITS] = {"MMA",  "FMA",          "ALU",   "MUFU+F2F", "LDS", "STS",
+                                                    "SHFL", "LDS+STS+SHFL", "issue", "L2",       "HBM"};
   return names[unit];
 }
 
@@ -67,7 +67,8 @@ void fa_model_predict(const fa_model_gpu *gpu, const fa_model_kernel *kernel, fa
   cycles[FA_MODEL_PIPE] = cycles[FA_MODEL_LDS] + cycles[FA_MODEL_STS] + cycles[FA_MODEL_SHFL];
   cycles[FA_MODEL_ISSUE] = warps * kernel->instructions;
   const double all = kv_bytes * gpu->multiprocessors * gpu->clock;
-  const double running = (double)gpu->multiprocessors * kernel->blocks, of_a_head = HEAD_QUERIES / kernel->rows;
+  const double running = (double)gpu->multiprocessors * kernel->blocks,
+               of_a_head = HEAD_QUERIES / kernel->rows;
   cycles[FA_MODEL_L2] = all / gpu->l2_bandwidth;
   cycles[FA_MODEL_HBM] = all / gpu->bandwidth / (of_a_head < running ? of_a_head : running);
   result->binding = FA_MODEL_MMA;
@@ -91,7 +92,8 @@ static double steps_of(const fa_model_kernel *kernel, const fa_model_problem *p,
   return keys > 0 ? (double)((keys + kernel->keys - 1) / kernel->keys) : 0.0;
 }
 
-double fa_model_prefill_ms(const fa_model_gpu *gpu, const fa_model_kernel *kernel, const fa_model_problem *problem) {
+double fa_model_prefill_ms(const fa_model_gpu *gpu, const fa_model_kernel *kernel,
+                           const fa_model_problem *problem) {
   fa_model_result result;
   fa_model_predict(gpu, kernel, &result);
   double head = 0.0, longest = 0.0;

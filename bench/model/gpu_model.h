@@ -1,7 +1,7 @@
-/* A model of the prefill kernels on GPUs that nobody here has: what each unit of a V100 or T4 is asked for in the main
- * loop, and the time that follows. Its inputs are the instruction counts of the compiled kernels (kernel_counts.def, by
- * count_sass.py) and the rates in gpu_model.c. Everything it says is `model`: computed, not measured.
- * Method, sources and what is left out: docs/gpu_model.md. */
+/* A model of the prefill kernels on GPUs that nobody here has: what each unit of a V100 or T4 is asked for in
+ * the main loop, and the time that follows. Its inputs are the instruction counts of the compiled kernels
+ * (kernel_counts.def, by count_sass.py) and the rates in gpu_model.c. Everything it says is `model`:
+ * computed, not measured. Method, sources and what is left out: docs/gpu_model.md. */
 #ifndef FA_GPU_MODEL_H
 #define FA_GPU_MODEL_H
 
@@ -35,10 +35,12 @@ typedef struct fa_model_gpu {
 
 typedef struct fa_model_kernel {
   const char *kernel, *gpu;
-  int32_t head_dim, rows, keys, warps, blocks; /* rows a block, keys a step, warps a block, blocks a multiprocessor */
+  int32_t head_dim, rows, keys; /* rows a block, keys a step */
+  int32_t warps, blocks;        /* warps a block, blocks a multiprocessor */
   /* Of a warp for one step: */
   int32_t tensor_cycles, fma, alu, half, xu, lds_words, sts_words, shuffles, loads, instructions;
-  int32_t scheduled; /* cycles a step of the warps of a sub-core, in-order issue with their stalls and waits */
+  /* Cycles a step of the warps of a sub-core: in-order issue with their stalls and waits. */
+  int32_t scheduled;
 } fa_model_kernel;
 
 typedef struct fa_model_result {
@@ -60,17 +62,20 @@ typedef struct fa_model_problem {
 extern const fa_model_kernel fa_model_kernels[];
 extern const size_t fa_model_kernel_count;
 
-/* By a device's description, such as "Tesla V100-SXM2-16GB, ..." or "V100"; NULL for one that is not modelled. */
+/* By a device's description, such as "Tesla V100-SXM2-16GB, ..." or "V100"; NULL for one that is not
+ * modelled. */
 const fa_model_gpu *fa_model_find_gpu(const char *description);
 /* The instance that serves head_dim: the least that is large enough. NULL if there is none. */
 const fa_model_kernel *fa_model_find_kernel(const char *kernel, const char *gpu, int64_t head_dim);
 const char *fa_model_unit_name(fa_model_unit unit);
 
 void fa_model_predict(const fa_model_gpu *gpu, const fa_model_kernel *kernel, fa_model_result *result);
-/* Milliseconds of a prefill: steps of all blocks spread over the multiprocessors, at least those of the longest block.
- * Without launch, prologue and epilogue. */
-double fa_model_prefill_ms(const fa_model_gpu *gpu, const fa_model_kernel *kernel, const fa_model_problem *problem);
-/* Milliseconds of decode with a cache of 16-bit elements: reading it once at the full bandwidth. A lower bound. */
+/* Milliseconds of a prefill: steps of all blocks spread over the multiprocessors, at least those of the
+ * longest block. Without launch, prologue and epilogue. */
+double fa_model_prefill_ms(const fa_model_gpu *gpu, const fa_model_kernel *kernel,
+                           const fa_model_problem *problem);
+/* Milliseconds of decode with a cache of 16-bit elements: reading it once at the full bandwidth. A lower
+ * bound. */
 double fa_model_decode_ms(const fa_model_gpu *gpu, const fa_model_problem *problem);
 
 #endif

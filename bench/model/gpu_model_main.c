@@ -29,8 +29,8 @@ int main(void) {
     printf("%-13s %-5s %4d %8s", kernel->kernel, kernel->gpu, kernel->head_dim, tile);
     for (int unit = 0; unit < FA_MODEL_UNITS; unit++) printf(" %*.0f", width(unit), result.cycles[unit]);
     printf(" %9d  %s: %.0f%%; %.0f%% of %.0f, %.1f TFLOP/s (model)\n", kernel->scheduled,
-           fa_model_unit_name(result.binding), 100.0 * result.bound_share, 100.0 * result.share, result.peak_tflops,
-           result.tflops);
+           fa_model_unit_name(result.binding), 100.0 * result.bound_share, 100.0 * result.share,
+           result.peak_tflops, result.tflops);
   }
   for (int dim = 64; dim <= 128; dim += 64) {
     fa_model_result ours, theirs;

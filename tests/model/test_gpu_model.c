@@ -12,7 +12,9 @@
 #include "bench/model/gpu_model.h"
 
 /* cmocka's own comparison is in float. */
-static void assert_near(double value, double expected, double error) { assert_true(fabs(value - expected) <= error); }
+static void assert_near(double value, double expected, double error) {
+  assert_true(fabs(value - expected) <= error);
+}
 
 static void test_counts_fit_the_tiles(void **state) {
   (void)state;
@@ -20,7 +22,8 @@ static void test_counts_fit_the_tiles(void **state) {
   for (size_t i = 0; i < fa_model_kernel_count; i++) {
     const fa_model_kernel *const k = &fa_model_kernels[i];
     const double multiply_adds = 2.0 * k->rows * k->keys * k->head_dim / k->warps;
-    /* 128 multiply-adds a clock and sub-core: neither architecture pads or wastes tensor work in these kernels */
+    /* 128 multiply-adds a clock and sub-core: neither architecture pads or wastes tensor work in these
+     * kernels */
     assert_near(k->tensor_cycles, multiply_adds / 128.0, 0.5);
     assert_int_equal(k->warps * k->blocks % 4, 0);
     assert_true(k->instructions >= k->fma + k->alu + k->half + k->xu + k->shuffles + k->loads);
@@ -90,8 +93,10 @@ static void test_times(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_counts_fit_the_tiles),  cmocka_unit_test(test_no_unit_is_faster_than_possible),
-      cmocka_unit_test(test_peaks_are_the_vendors), cmocka_unit_test(test_finding),
+      cmocka_unit_test(test_counts_fit_the_tiles),
+      cmocka_unit_test(test_no_unit_is_faster_than_possible),
+      cmocka_unit_test(test_peaks_are_the_vendors),
+      cmocka_unit_test(test_finding),
       cmocka_unit_test(test_times),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
