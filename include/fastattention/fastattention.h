@@ -213,7 +213,8 @@ typedef struct fa_attention_problem {
   int64_t rotary_dim;        /* 0 is off; even, at most head_dim_qk */
   int64_t rotary_positions;  /* rows of rotary_cos and rotary_sin, >= max_seqlen_kv */
   int32_t rotary_interleaved;/* 0: pairs (d, d + rotary_dim / 2); 1: pairs (2d, 2d + 1) */
-  int32_t kv_splits;         /* parts each KV sequence is cut into and merged by log-sum-exp; 0 chooses */
+  int32_t kv_splits;         /* parts each KV sequence is cut into and merged by log-sum-exp; 0 chooses; a kernel
+                              * may take fewer (256 on GPUs), which fa_plan_info says */
 
   /* A kernel by name ("prefill_bf16_amx"), by family ("c", "avx2", "avx512", "amx") or a baseline ("standard",
    * "eager"); NULL chooses the fastest that does the problem. Read while the plan is made. */

@@ -20,7 +20,7 @@ enum {
 
 typedef struct decode_layout {
   int mode; /* FA_DECODE_OWN, .. */
-  int64_t warps, stages, blocks_at_once;
+  int64_t warps, stages;
   int64_t rows;      /* packed rows of a block */
   unsigned shared_bytes;
 } decode_layout;
@@ -65,7 +65,7 @@ static int lay_out(const fa_plan *plan, decode_layout *l) {
     int64_t blocks, stages;
   } wanted[] = {{3, 3}, {2, 3}, {2, 2}, {1, 4}, {1, 3}, {1, 2}};
   const int64_t all_rows = fa_max(plan->group * p->max_seqlen_q, 1), limit = fa_cuda_shared_limit(plan->context);
-  int64_t warps = 4, least_warps = 1, most_blocks = 3; /* registers: 3 blocks of 4 warps at 168, 2 at 255 */
+  int64_t warps = 4, least_warps = 1, most_blocks = 3; /* registers: 3 blocks of 4 warps at 168 */
   l->mode = FA_DECODE_OWN;
   if (p->head_dim_v > 256) {
     l->mode = FA_DECODE_SLICE;
@@ -79,9 +79,9 @@ static int lay_out(const fa_plan *plan, decode_layout *l) {
   for (l->warps = warps; l->warps >= least_warps; l->warps /= 2)
     for (size_t n = 0; n < sizeof wanted / sizeof wanted[0]; ++n) {
       l->stages = wanted[n].stages;
-      l->blocks_at_once = wanted[n].blocks;
+      const int64_t blocks = wanted[n].blocks;
       const int64_t bytes = shared_bytes(p, l);
-      if (l->blocks_at_once > most_blocks || l->blocks_at_once * (bytes + BLOCK_RESERVE) > limit + BLOCK_RESERVE) continue;
+      if (blocks > most_blocks || blocks * (bytes + BLOCK_RESERVE) > limit + BLOCK_RESERVE) continue;
       l->shared_bytes = (unsigned)bytes;
       l->rows = l->mode == FA_DECODE_ROWS_MODE ? FA_DECODE_STEP * l->warps : FA_DECODE_STEP;
       return 1;

@@ -2,27 +2,14 @@
 
 #include "cuda/kv_split_shape.h"
 
-/* What joining costs, in keys that a multiprocessor reads meanwhile: a launch behind the kernel, and reading the parts. */
-enum { JOIN_KEYS = 512, JOIN_PART_KEYS = 4 };
-
 static int64_t rows_of(const fa_plan *plan) {
   return plan->problem.batch * plan->problem.heads_q * plan->problem.max_seqlen_q;
 }
 
-/* The least time of the busiest multiprocessor: its blocks, each with its part of the keys, and joining. All that runs
- * beside each other on a multiprocessor shares its way to memory, so what counts is how many blocks it gets in all. */
 int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part) {
   const fa_attention_problem *p = &plan->problem;
   if (p->kv_splits) return fa_max(fa_min(fa_min(p->kv_splits, p->max_seqlen_kv), FA_MOST_SPLITS), 1);
-  const int64_t most = fa_min(fa_ceil_div(p->max_seqlen_kv, least_part), FA_MOST_SPLITS);
-  const int64_t processors = fa_max(fa_cuda_multiprocessors(plan->context), 1);
-  int64_t best = 1, best_cost = fa_ceil_div(units, processors) * p->max_seqlen_kv;
-  for (int64_t n = 2; n <= most; ++n) {
-    const int64_t part = fa_ceil_div(p->max_seqlen_kv, n);
-    const int64_t cost = fa_ceil_div(units * n, processors) * part + JOIN_KEYS + JOIN_PART_KEYS * n;
-    if (cost < best_cost) best = n, best_cost = cost;
-  }
-  return best;
+  return fa_split_count(units, rows_of(plan), p->max_seqlen_kv, fa_cuda_multiprocessors(plan->context), least_part);
 }
 
 size_t fa_cuda_split_bytes(const fa_plan *plan) {

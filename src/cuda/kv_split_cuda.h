@@ -5,8 +5,8 @@
 
 #include "cuda/cuda.h"
 
-/* Parts of each sequence for `units` blocks a part, none shorter than `least_part` keys at the longest. From the plan's
- * maxima; problem.kv_splits forces (to FA_MOST_SPLITS). */
+/* Parts of each sequence for `units` blocks a part, none shorter than `least_part` keys at the longest: fa_split_count of
+ * the plan's maxima; problem.kv_splits forces (to FA_MOST_SPLITS). */
 int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part);
 
 /* Of plan->kv_splits; 0 for one part. */

@@ -63,7 +63,7 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::finish(
   if (broken) {
     __syncwarp();
 #pragma unroll 1
-    for (; broken; broken &= broken - 1)
+    for (; broken; broken &= broken - 1) /* o and lse again */
       fa_exact_row(p, s.batch, 0, block.head, first_row + __ffs(broken) - 1, 0, s.seqlen_kv);
   }
 }

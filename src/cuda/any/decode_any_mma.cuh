@@ -9,8 +9,7 @@
  *   K  lane (g, t) = (lane / 4, lane % 4) needs key g; its piece c is dims c * KD + t * KD/4 .. (KD = 32, or 64 for
  *      8-bit), and Q is permuted alike.
  *   V  lane (g, t) needs keys 2t, 2t + 1, 2t + 8, 2t + 9; its piece q is dims q * VD + g * VD/8 .. (VD = 64 or 128), so
- *      column g of product e of piece q is dim q * VD + g * VD/8 + e, and two keys are paired by PRMT. 8 lanes read 128
- *      bytes side by side.
+ *      column g of product e of piece q is dim q * VD + g * VD/8 + e, and two keys are paired by PRMT.
  *
  * Warps of a block share the work in one of three ways:
  *   OWN    each warp has its own keys (every W-th step) and all 16 rows; partial results are joined in shared memory at
@@ -26,7 +25,7 @@
  * that P stays in fp16's range whatever the scales.
  *
  * Bound: reading K and V once. In flight: (stages - 1) * stage bytes a block. Registers, shared memory: decode_any.cu.
- * Not run: times. */
+ * Times: decode_any.cu. */
 #ifndef FA_CUDA_ANY_DECODE_ANY_MMA_CUH
 #define FA_CUDA_ANY_DECODE_ANY_MMA_CUH
 
