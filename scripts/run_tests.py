@@ -124,16 +124,17 @@ def run_tests(preset, env):
 def report_volta(preset):
     """What the Volta kernels take, of which no GPU here would tell: registers and spills by ptxas for the true sm_70, bank
     conflicts and shared memory's load by the layout proof. The tests among those just run hold them to their limits."""
-    image, proof = folder(preset) / "src" / "cuda" / "prefill_sm70.fatbin", folder(preset) / "tests" / "test_layout_sm70"
-    if not image.exists():
+    images = sorted((folder(preset) / "src" / "cuda").glob("*.fatbin"))
+    counted_by_ptxas = [image for image in images if image.with_name(image.name + ".ptxas.txt").exists()]
+    if not images:
         print(f"{preset}: no device code in this build (no nvcc): nothing to report for Volta")
         return
-    if image.with_name(image.name + ".ptxas.txt").exists():
-        result = subprocess.run([ROOT / "scripts" / "report_sm70.sh", image], capture_output=True, text=True)
+    if counted_by_ptxas:
+        result = subprocess.run([ROOT / "scripts" / "report_sm70.sh", *counted_by_ptxas], capture_output=True, text=True)
         print(result.stdout + result.stderr, end="")
     else:
         print(f"{preset}: no ptxas for sm_70 when this was built (scripts/fetch_ptxas.sh): no registers to report")
-    result = subprocess.run([proof], capture_output=True, text=True)
+    result = subprocess.run([folder(preset) / "tests" / "test_layout_sm70"], capture_output=True, text=True)
     print("\n".join(line for line in (result.stdout + result.stderr).splitlines() if line.startswith("  |")), flush=True)
 
 

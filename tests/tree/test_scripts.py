@@ -105,7 +105,7 @@ def build_sm70(root, tmp_path):
             folder.mkdir(exist_ok=True)
         take_output = 'while [ "$1" != -o ]; do shift; done; '
         programs = {"nvcc": take_output + f'printf %s "{ptx}" >"$2"', "ptxas": f"exit {ptxas}",
-                    "fatbinary": 'touch "${1#--create=}"',
+                    "fatbinary": 'echo "$@" >"${1#--create=}"',
                     "ptxas-12.9": f'echo "said no" >&2; {take_output} touch "$2"; exit {ptxas_sm70}'}
         for name, text in programs.items():
             (tools / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -125,6 +125,16 @@ def test_sm70_image(build_sm70):
     result, made = build_sm70(FA_PTXAS_SM70="none")
     assert result.returncode == 0 and made == {"a.fatbin", "a.fatbin.ptx"}
     assert result.stderr.startswith("build_sm70: no ptxas for sm_70: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("also, there", [("", []), ("75 90", ["75", "90"]), ("61 70", []), ("70 89", ["89"])])
+def test_sm70_image_for_newer_gpus_too(build_sm70, tmp_path, also, there):
+    """What is older than Volta is left out, and Volta itself is there only once."""
+    result, made = build_sm70(FA_ALSO=also)
+    assert (result.returncode, result.stderr) == (0, "") and "a.fatbin" in made
+    images = (tmp_path / "out" / "a.fatbin").read_text().split()
+    assert [image.split("sm=")[1].split(",")[0] for image in images if "kind=elf" in image] == ["70", *there]
+    assert sum("kind=ptx,sm=70" in image for image in images) == 1
 
 
 @pytest.mark.parametrize("changes, last", [
