@@ -341,22 +341,13 @@ static int write_json(fa_context *context) {
   return code;
 }
 
-/* Naming a kernel unknown to the device is wrong use; one that cannot do a typical problem is an answer. */
-static int refuse_unknown_kernel(fa_context *context) {
-  const fa_attention_problem problem = problem_of(&typicals[0]);
-  fa_plan *plan = NULL;
-  const fa_status status = fa_plan_create(context, &problem, &plan);
-  fa_plan_destroy(plan);
-  return status == FA_ERROR_ARGUMENT ? fa_library_error(status) : FA_EXIT_OK;
-}
-
 int fa_info_command(int argc, const char **argv) {
   int code;
   if (!fa_options_parse(&help, table, argc, argv, NULL, &code)) return code;
   fa_context *context;
   code = fa_options_context(&options.common, &context);
   if (code) return code;
-  code = refuse_unknown_kernel(context);
+  code = fa_options_kernel(&options.common, context);
   if (code) {
     fa_context_destroy(context);
     return code;

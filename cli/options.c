@@ -134,7 +134,7 @@ static void list_devices_and_families(void) {
     add_word(fa_kernel_help, sizeof fa_kernel_help, (size_t)families, k.arch);
   }
   const size_t device_end = strlen(fa_device_help), kernel_end = strlen(fa_kernel_help);
-  snprintf(fa_device_help + device_end, sizeof fa_device_help - device_end, "; :N for the N-th (default cpu)");
+  snprintf(fa_device_help + device_end, sizeof fa_device_help - device_end, "; cuda:N is GPU N, counted from 0 (default cpu)");
   snprintf(fa_kernel_help + kernel_end, sizeof fa_kernel_help - kernel_end, " (default: the fastest that fits)");
 }
 
@@ -286,6 +286,17 @@ int fa_options_context(const fa_common_options *common, fa_context **context) {
   options.threads = common->threads;
   const fa_status status = fa_context_create(&options, context);
   return status ? fa_library_error(status) : FA_EXIT_OK;
+}
+
+int fa_options_kernel(const fa_common_options *common, fa_context *context) {
+  fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  problem.max_seqlen_q = problem.max_seqlen_kv = 1;
+  problem.head_dim_qk = problem.head_dim_v = 64;
+  problem.kernel = common->kernel;
+  fa_plan *plan = NULL;
+  const fa_status status = fa_plan_create(context, &problem, &plan);
+  fa_plan_destroy(plan);
+  return status == FA_ERROR_ARGUMENT ? fa_library_error(status) : FA_EXIT_OK;
 }
 
 bool fa_options_prints_text(const fa_common_options *common) {

@@ -88,6 +88,10 @@ int fa_library_error(fa_status status);
 /* Opens the context that --device and --threads ask for. FA_EXIT_OK, or prints and returns the code. */
 int fa_options_context(const fa_common_options *common, fa_context **context);
 
+/* That --kernel names a kernel or a family of the context's device: one that cannot do a problem is an answer, one that
+ * nobody knows is wrong use. FA_EXIT_OK, or prints and returns the code. */
+int fa_options_kernel(const fa_common_options *common, fa_context *context);
+
 /* ------------------------------------------------------------------------------- outputs */
 
 /* A file that appears under its name only when committed. Open it before the work starts, so that an

@@ -1,5 +1,6 @@
 #include "gpu_model.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #define SUB_CORES 4.0
@@ -29,8 +30,8 @@ const size_t fa_model_kernel_count = sizeof fa_model_kernels / sizeof *fa_model_
 const fa_model_gpu *fa_model_find_gpu(const char *description) {
   for (size_t i = 0; i < sizeof gpus / sizeof *gpus; i++) {
     const char *const at = strstr(description, gpus[i].name);
-    /* "T4" must not be found in "T400" */
-    if (at && !(at[strlen(gpus[i].name)] >= '0' && at[strlen(gpus[i].name)] <= '9')) return &gpus[i];
+    /* Not "T4" in "T400", and not the V100S, whose clock and memory are others. */
+    if (at && !isalnum((unsigned char)at[strlen(gpus[i].name)])) return &gpus[i];
   }
   return NULL;
 }

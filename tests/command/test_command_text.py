@@ -44,7 +44,7 @@ def test_help_offers_what_the_build_has(fastattn, subcommand):
     if "not in this build" in done.stderr:
         pytest.skip("built without the model runner")
     text = " ".join(done.stdout.split())
-    devices = re.search(r"where to run: (.*?); :N for the N-th \(default cpu\)", text).group(1).split(", ")
+    devices = re.search(r"where to run: (.*?); cuda:N is GPU N, counted from 0 \(default cpu\)", text).group(1).split(", ")
     assert devices[0] == "cpu" and len(devices) == len(set(devices))
     assert set(devices) == {"cpu"} | {kernel["device"] for kernel in kernels}
     families = re.search(r"or a family: (.*?) \(default: the fastest that fits\)", text).group(1).split(", ")
