@@ -30,6 +30,7 @@ test-gpu: build
 
 bench-gpu: build
 	@mkdir -p build/bench-gpu
+	@python3 -c 'import torch, matplotlib' 2>/dev/null || { echo "bench-gpu: python3 lacks torch or matplotlib" >&2; exit 1; }
 	@PYTHONPATH=python FASTATTENTION_LIBRARY=$(CURDIR)/build/lib/libfastattention.so python3 bench/bench_gpu.py all \
 	  --json build/bench-gpu/rows.json $(ARGS)
 	@python3 bench/plot_gpu.py build/bench-gpu/rows.json build/bench-gpu/prefill.png
