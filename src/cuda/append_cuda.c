@@ -28,11 +28,6 @@ static fa_tensor rotated_tensor(const fa_plan *plan, void *data) {
   return tensor;
 }
 
-static fa_cuda_tensor tensor_of(const fa_tensor *t) {
-  const fa_cuda_tensor tensor = {t->data, t->stride_batch, t->stride_seq, t->stride_head};
-  return tensor;
-}
-
 fa_status fa_cuda_append(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_attention_args *rotated,
                          fa_stream stream) {
   const fa_attention_problem *p = &plan->problem;
@@ -47,12 +42,12 @@ fa_status fa_cuda_append(const fa_plan *plan, const fa_attention_args *args, voi
   fa_cuda_append_params params;
   memset(&params, 0, sizeof params);
   fa_cuda_params_of(plan, args, &params.problem);
-  params.k_new = tensor_of(&args->k_new);
-  params.v_new = tensor_of(&args->v_new);
+  params.k_new = fa_cuda_tensor_of(&args->k_new);
+  params.v_new = fa_cuda_tensor_of(&args->v_new);
   *rotated = *args;
   if (p->rotary_dim) {
     rotated->q = rotated_tensor(plan, workspace);
-    params.rotated_q = tensor_of(&rotated->q);
+    params.rotated_q = fa_cuda_tensor_of(&rotated->q);
     params.rotary_cos = args->rotary_cos;
     params.rotary_sin = args->rotary_sin;
     params.rotary_dim = (int32_t)p->rotary_dim;
@@ -77,8 +72,8 @@ fa_status fa_cuda_merge(fa_context *context, fa_dtype dtype, int64_t batch, int6
   const int64_t blocks = fa_ceil_div(batch * seqlen * heads, MERGE_ROWS);
   fa_cuda_merge_params params;
   memset(&params, 0, sizeof params);
-  params.o_a = tensor_of(o_a);
-  params.o_b = tensor_of(o_b);
+  params.o_a = fa_cuda_tensor_of(o_a);
+  params.o_b = fa_cuda_tensor_of(o_b);
   params.lse_a = lse_a;
   params.lse_b = lse_b;
   params.dtype = (int32_t)dtype;

@@ -52,6 +52,16 @@ typedef struct fa_cuda_named_pointer {
 /* Errors: ARGUMENT for host memory or another GPU's. */
 fa_status fa_cuda_check_pointers(const fa_context *context, const fa_cuda_named_pointer *given, size_t count);
 
+static inline fa_cuda_tensor fa_cuda_tensor_of(const fa_tensor *t) {
+  const fa_cuda_tensor copy = {t->data, t->stride_batch, t->stride_seq, t->stride_head};
+  return copy;
+}
+
+/* Whether scores have rules beside scale and band (fa_has_rules of sequence.cuh, of a problem). */
+static inline int fa_cuda_has_rules(const fa_attention_problem *p) {
+  return p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
+}
+
 /* Everything but split_o, split_sums, splits (1) and split_tile (1), which are the kernel's. */
 void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cuda_params *params);
 

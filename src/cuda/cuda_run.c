@@ -60,11 +60,6 @@ static fa_status check_arguments(const fa_plan *plan, const fa_attention_args *a
   return fa_cuda_check_pointers(plan->context, given, sizeof given / sizeof *given);
 }
 
-static fa_cuda_tensor tensor_of(const fa_tensor *t) {
-  const fa_cuda_tensor copy = {t->data, t->stride_batch, t->stride_seq, t->stride_head};
-  return copy;
-}
-
 /* Whether every row of t [batch, seq, heads, ..] starts at a multiple of 16 bytes. */
 static int is_aligned(const fa_tensor *t, int64_t element_bytes, int64_t batch, int64_t seq, int64_t heads) {
   const int64_t per = 16 / element_bytes;
@@ -81,15 +76,15 @@ static int32_t bounded(int64_t value) { return value > INT32_MAX ? INT32_MAX : (
 void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cuda_params *params) {
   const fa_attention_problem *p = &plan->problem;
   memset(params, 0, sizeof *params);
-  params->q = tensor_of(&args->q);
-  params->k = tensor_of(&args->k);
-  params->v = tensor_of(&args->v);
-  params->o = tensor_of(&args->o);
-  if (p->has_bias) params->bias = tensor_of(&args->bias);
-  if (p->has_mask) params->mask = tensor_of(&args->mask);
+  params->q = fa_cuda_tensor_of(&args->q);
+  params->k = fa_cuda_tensor_of(&args->k);
+  params->v = fa_cuda_tensor_of(&args->v);
+  params->o = fa_cuda_tensor_of(&args->o);
+  if (p->has_bias) params->bias = fa_cuda_tensor_of(&args->bias);
+  if (p->has_mask) params->mask = fa_cuda_tensor_of(&args->mask);
   if (p->kv_dtype != p->dtype) {
-    params->k_scale = tensor_of(&args->k_scale);
-    params->v_scale = tensor_of(&args->v_scale);
+    params->k_scale = fa_cuda_tensor_of(&args->k_scale);
+    params->v_scale = fa_cuda_tensor_of(&args->v_scale);
   }
   if (p->has_lse) {
     params->lse = args->lse;

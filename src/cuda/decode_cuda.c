@@ -115,15 +115,14 @@ fa_status fa_decode_any_prepare(fa_plan *plan) {
   if (status != FA_OK) return status;
 
   const int64_t rows = made.function ? made.layout.rows : made.plain.rows;
-  plan->kv_splits = fa_cuda_choose_splits(plan, fa_cuda_row_blocks(plan, rows), LEAST_PART);
-  status = fa_cuda_check_grid(plan, fa_max(fa_cuda_row_blocks(plan, rows), fa_cuda_row_blocks(plan, made.plain.rows)));
-  if (status == FA_OK) status = fa_cuda_find_join(plan, &made.join);
+  const int64_t units = fa_cuda_row_blocks(plan, rows);
+  const int64_t most_units = fa_max(units, fa_cuda_row_blocks(plan, made.plain.rows)); /* rows that are not aligned */
+  status = fa_cuda_prepare_splits(plan, units, most_units, LEAST_PART, &made.join);
   if (status != FA_OK) return status;
   plan->tiles.level1_rows = rows;
   plan->tiles.level1_keys = fa_ceil_div(plan->problem.max_seqlen_kv, plan->kv_splits);
   plan->tiles.level2_rows = made.function ? FA_DECODE_STEP : rows / 8;
   plan->tiles.level2_keys = made.function ? FA_DECODE_STEP : FA_CUDA_PLAIN_KEYS;
-  plan->kernel_workspace_bytes = fa_cuda_split_bytes(plan);
   choice *kept = fa_host_allocate(plan->context, sizeof *kept);
   if (!kept) return FA_ERROR_MEMORY;
   *kept = made;

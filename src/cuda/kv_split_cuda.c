@@ -6,13 +6,13 @@ static int64_t rows_of(const fa_plan *plan) {
   return plan->problem.batch * plan->problem.heads_q * plan->problem.max_seqlen_q;
 }
 
-int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part) {
+static int64_t choose_splits(const fa_plan *plan, int64_t units, int64_t least_part) {
   const fa_attention_problem *p = &plan->problem;
   if (p->kv_splits) return fa_max(fa_min(fa_min(p->kv_splits, p->max_seqlen_kv), FA_MOST_SPLITS), 1);
   return fa_split_count(units, rows_of(plan), p->max_seqlen_kv, fa_cuda_multiprocessors(plan->context), least_part);
 }
 
-size_t fa_cuda_split_bytes(const fa_plan *plan) {
+static size_t split_bytes(const fa_plan *plan) {
   if (plan->kv_splits == 1) return 0;
   const int64_t floats = plan->kv_splits * rows_of(plan) * (plan->problem.head_dim_v + 2);
   return (size_t)fa_round_up(floats * (int64_t)sizeof(float), 64);
@@ -26,13 +26,23 @@ void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_ti
   params->split_sums = (fa_split_sum *)(void *)(params->split_o + plan->kv_splits * rows_of(plan) * plan->problem.head_dim_v);
 }
 
-fa_status fa_cuda_find_join(const fa_plan *plan, fa_cuda_function *function) {
+static fa_status find_join(const fa_plan *plan, fa_cuda_function *function) {
   *function = NULL;
   if (plan->kv_splits == 1) return FA_OK;
   if (rows_of(plan) > INT32_MAX)
     return fa_fail(FA_ERROR_UNSUPPORTED, "joining %lld split rows is beyond a grid of 2^31 blocks; use kv_splits 1",
                    (long long)rows_of(plan));
   return fa_cuda_find(plan->context, "merge_any", "merge_splits", 0, function);
+}
+
+fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t units, int64_t most_units, int64_t least_part,
+                                 fa_cuda_function *join) {
+  plan->kv_splits = choose_splits(plan, units, least_part);
+  plan->kernel_workspace_bytes = split_bytes(plan);
+  if (most_units > INT32_MAX / plan->kv_splits)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "%lld blocks of rows in %lld parts are beyond a grid of 2^31; make the batch or the "
+                   "sequences shorter", (long long)most_units, (long long)plan->kv_splits);
+  return find_join(plan, join);
 }
 
 fa_status fa_cuda_join_splits(const fa_plan *plan, fa_cuda_function function, const fa_cuda_params *params,

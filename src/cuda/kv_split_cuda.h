@@ -5,18 +5,16 @@
 
 #include "cuda/cuda.h"
 
-/* Parts of each sequence for `units` blocks a part, none shorter than `least_part` keys at the longest: fa_split_count of
- * the plan's maxima; problem.kv_splits forces (to FA_MOST_SPLITS). */
-int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part);
+/* The plan's kv_splits and kernel_workspace_bytes, for `units` blocks a part (`most_units` if run may take the kernel with
+ * more): fa_split_count of the plan's maxima, no part shorter than `least_part` keys at the longest; problem.kv_splits
+ * forces (to FA_MOST_SPLITS). *join becomes what fa_cuda_join_splits starts, NULL for one part.
+ * Errors: UNSUPPORTED where a grid would be too large, DEVICE. */
+fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t units, int64_t most_units, int64_t least_part,
+                                 fa_cuda_function *join);
 
-/* Of plan->kv_splits; 0 for one part. */
-size_t fa_cuda_split_bytes(const fa_plan *plan);
-
-/* splits, split_tile, split_o and split_sums of params. workspace has fa_cuda_split_bytes. */
+/* splits, split_tile, split_o and split_sums of params. workspace has the plan's kernel_workspace_bytes. */
 void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_tile, fa_cuda_params *params);
 
-/* Finds the function that fa_cuda_join_splits starts; *function is NULL for one part. */
-fa_status fa_cuda_find_join(const fa_plan *plan, fa_cuda_function *function);
 fa_status fa_cuda_join_splits(const fa_plan *plan, fa_cuda_function function, const fa_cuda_params *params,
                               fa_stream stream);
 

@@ -17,9 +17,6 @@ fa_status fa_cuda_find_plain(const fa_plan *plan, fa_cuda_plain *plain);
 /* Blocks a part: batch * heads_kv * tiles of rows. */
 int64_t fa_cuda_row_blocks(const fa_plan *plan, int64_t rows);
 
-/* UNSUPPORTED where the grid of row_blocks * kv_splits would be too large. */
-fa_status fa_cuda_check_grid(const fa_plan *plan, int64_t row_blocks);
-
 /* Enqueues it; params has its splits. */
 fa_status fa_cuda_start_plain(const fa_plan *plan, const fa_cuda_plain *plain, const fa_cuda_params *params,
                               fa_stream stream);

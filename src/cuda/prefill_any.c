@@ -34,12 +34,6 @@ fa_status fa_cuda_find_plain(const fa_plan *plan, fa_cuda_plain *plain) {
   return fa_cuda_find(plan->context, "prefill_any", name, 0, &plain->function);
 }
 
-fa_status fa_cuda_check_grid(const fa_plan *plan, int64_t row_blocks) {
-  if (row_blocks <= INT32_MAX / plan->kv_splits) return FA_OK;
-  return fa_fail(FA_ERROR_UNSUPPORTED, "%lld blocks of rows in %lld parts are beyond a grid of 2^31; make the batch or the "
-                 "sequences shorter", (long long)row_blocks, (long long)plan->kv_splits);
-}
-
 fa_status fa_cuda_start_plain(const fa_plan *plan, const fa_cuda_plain *plain, const fa_cuda_params *params,
                               fa_stream stream) {
   const int64_t blocks = fa_cuda_row_blocks(plan, plain->rows) * plan->kv_splits;
@@ -52,14 +46,11 @@ fa_status fa_prefill_any_prepare(fa_plan *plan) {
   fa_status status = fa_cuda_find_plain(plan, &made.plain);
   if (status != FA_OK) return status;
   const int64_t units = fa_cuda_row_blocks(plan, made.plain.rows);
-  plan->kv_splits = fa_cuda_choose_splits(plan, units, LEAST_PART);
-  status = fa_cuda_check_grid(plan, units);
-  if (status == FA_OK) status = fa_cuda_find_join(plan, &made.join);
+  status = fa_cuda_prepare_splits(plan, units, units, LEAST_PART, &made.join);
   if (status != FA_OK) return status;
   plan->tiles.level1_rows = made.plain.rows;
   plan->tiles.level1_keys = plan->tiles.level2_keys = FA_CUDA_PLAIN_KEYS;
   plan->tiles.level2_rows = made.plain.rows / 8;
-  plan->kernel_workspace_bytes = fa_cuda_split_bytes(plan);
   choice *kept = fa_host_allocate(plan->context, sizeof *kept);
   if (!kept) return FA_ERROR_MEMORY;
   *kept = made;

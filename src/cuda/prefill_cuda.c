@@ -52,7 +52,7 @@ static unsigned shared_bytes(const shape *s) {
 
 static const shape *shape_for(const fa_plan *plan, const shape *shapes, size_t count) {
   const fa_attention_problem *p = &plan->problem;
-  const int rules = p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
+  const int rules = fa_cuda_has_rules(p);
   const shape *lesser = NULL; /* fits, if fewer times than it is made for */
   for (size_t i = 0; i < count; ++i) {
     const shape *s = &shapes[i];

@@ -55,7 +55,7 @@ fa_status fa_prefill_sm70_prepare(fa_plan *plan) {
   *data = (prefill_sm70){.shape = {.grid = {(unsigned)(row_tiles * p->batch * p->heads_q), 1, 1},
                                    .threads = FA_SM70_THREADS,
                                    .shared_bytes = b->shared_bytes}};
-  const int rules = p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
+  const int rules = fa_cuda_has_rules(p);
   char name[48];
   fa_status status = FA_OK;
   if (!rules && p->head_dim_qk % 8 == 0 && p->head_dim_v % 8 == 0) {
