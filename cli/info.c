@@ -83,16 +83,10 @@ static const char *types_text(uint32_t dtypes, char text[48]) {
   return text;
 }
 
-/* Whether it is `name` or name:N. */
-static bool is_of(const fa_device_info *device, const char *name) {
-  const size_t length = strlen(name);
-  return strncmp(device->name, name, length) == 0 && (device->name[length] == '\0' || device->name[length] == ':');
-}
-
 static bool is_there(const char *name) {
   for (int32_t i = 0; i < fa_device_count(); i++) {
     fa_device_info d = FA_DEVICE_INFO_INIT;
-    if (fa_device_describe(i, &d) == FA_OK && is_of(&d, name)) return true;
+    if (fa_device_describe(i, &d) == FA_OK && fa_is_device_of(d.name, name)) return true;
   }
   return false;
 }
@@ -139,7 +133,7 @@ static void print_devices(void) {
   for (int32_t i = 0; i < fa_device_count(); i++) {
     fa_device_info d = FA_DEVICE_INFO_INIT;
     if (fa_device_describe(i, &d)) continue;
-    const char *const units = is_of(&d, "cpu") ? "cores" : is_of(&d, "cuda") ? "multiprocessors" : "units";
+    const char *const units = fa_is_device_of(d.name, "cpu") ? "cores" : fa_is_device_of(d.name, "cuda") ? "multiprocessors" : "units";
     const int64_t caches[] = {d.cache_l1_bytes, d.cache_l2_bytes, d.cache_l3_bytes};
     char text[24];
     printf("  %-8s %s\n           %d %s, %s of memory", d.name, d.description, d.units, units,

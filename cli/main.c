@@ -35,7 +35,8 @@ static const struct {
 enum { COUNT = sizeof subcommands / sizeof subcommands[0] };
 
 static void print_help(void) {
-  printf("fastattn: exact attention, fast, on any CPU\n\nUsage: fastattn SUBCOMMAND [OPTION...]\n\n");
+  printf("fastattn: exact attention, fast, on any CPU and on NVIDIA GPUs since Volta\n\n"
+         "Usage: fastattn SUBCOMMAND [OPTION...]\n\n");
   for (int i = 0; i < COUNT; i++) printf("  %-12s%s\n", subcommands[i].name, subcommands[i].summary);
   printf(
       "\n`fastattn SUBCOMMAND --help` explains one of them; --version prints the version.\n"

@@ -288,6 +288,11 @@ int fa_options_context(const fa_common_options *common, fa_context **context) {
   return status ? fa_library_error(status) : FA_EXIT_OK;
 }
 
+bool fa_is_device_of(const char *device, const char *family) {
+  const size_t length = strlen(family);
+  return strncmp(device, family, length) == 0 && (device[length] == '\0' || device[length] == ':');
+}
+
 int fa_options_kernel(const fa_common_options *common, fa_context *context) {
   fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
   problem.max_seqlen_q = problem.max_seqlen_kv = 1;

@@ -88,6 +88,9 @@ int fa_library_error(fa_status status);
 /* Opens the context that --device and --threads ask for. FA_EXIT_OK, or prints and returns the code. */
 int fa_options_context(const fa_common_options *common, fa_context **context);
 
+/* Whether `device` ("cuda:1") is `family` ("cuda") or one of it. */
+bool fa_is_device_of(const char *device, const char *family);
+
 /* That --kernel names a kernel or a family of the context's device: one that cannot do a problem is an answer, one that
  * nobody knows is wrong use. FA_EXIT_OK, or prints and returns the code. */
 int fa_options_kernel(const fa_common_options *common, fa_context *context);

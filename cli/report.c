@@ -74,18 +74,13 @@ static void print_machine(FILE *out, fa_context *context, const fa_device_info *
   fprintf(out, "- Threads: %d\n", fa_context_threads(context));
 }
 
-/* Whether a kernel of `family` ("cuda") is one of `device` ("cuda:1"). */
-static bool is_of_device(const char *family, const char *device) {
-  return strncmp(family, device, strcspn(device, ":")) == 0 && strlen(family) == strcspn(device, ":");
-}
-
 static void print_kernels(FILE *out, const char *device) {
   fprintf(out,
           "\n## Kernels\n\n| name | architecture | operation | types | head size | runs here "
           "|\n|---|---|---|---|---|---|\n");
   for (int32_t i = 0; i < fa_kernel_count(); i++) {
     fa_kernel_info k = FA_KERNEL_INFO_INIT;
-    if (fa_kernel_describe(i, &k) || !is_of_device(k.device, device)) continue;
+    if (fa_kernel_describe(i, &k) || !fa_is_device_of(device, k.device)) continue;
     fprintf(out, "| %s | %s | %s |", k.name, k.arch, k.operation);
     for (int t = FA_FLOAT32; t <= FA_FP8_E4M3; t++) {
       if (k.dtypes >> t & 1u) fprintf(out, " %s", fa_dtype_name((fa_dtype)t));
