@@ -36,13 +36,9 @@ struct fa_half {
     const __half2 x = __floats2half2_rn(low, high);
     return *(const unsigned *)&x;
   }
+  /* a + b, which are packed as `both`. */
+  static FA_MEMBER float sum(unsigned, float a, float b) { return a + b; }
   static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { FA_MMA_K16("f16"); }
-  /* Whether a value of at least 4096 is among the values seen; they are not negative. */
-  static FA_MEMBER unsigned seen(unsigned so_far, unsigned x) {
-    const __half2 y = __hmax2(*(const __half2 *)&so_far, *(const __half2 *)&x);
-    return *(const unsigned *)&y;
-  }
-  static FA_MEMBER bool too_large(unsigned x) { return (x & 0xffff) >= 0x6c00 || x >> 16 >= 0x6c00; }
 };
 
 struct fa_bfloat {
@@ -50,17 +46,20 @@ struct fa_bfloat {
     const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
     return *(const unsigned *)&x;
   }
-  static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { FA_MMA_K16("bf16"); }
-  static FA_MEMBER unsigned seen(unsigned so_far, unsigned x) {
-    const __nv_bfloat162 y = __hmax2(*(const __nv_bfloat162 *)&so_far, *(const __nv_bfloat162 *)&x);
-    return *(const unsigned *)&y;
+  /* Of the rounded values: a row that one key dominates is then that key's v, whatever rounding did to its weight. */
+  static FA_MEMBER float sum(unsigned both, float, float) {
+    return __uint_as_float(both << 16) + __uint_as_float(both & 0xffff0000u);
   }
-  static FA_MEMBER bool too_large(unsigned x) { return (x & 0xffff) >= 0x4580 || x >> 16 >= 0x4580; }
+  static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { FA_MMA_K16("bf16"); }
 };
 
-/* Turing: m16n8k8, and no packed maximum: adding 0x1400 sets the sign of a half of 4096 or more, infinity and NaN. */
+/* Turing: m16n8k8. */
 struct fa_half_turing {
   static FA_MEMBER unsigned pack(float low, float high) { return fa_half::pack(low, high); }
+  static FA_MEMBER float sum(unsigned both, float, float) {
+    const float2 rounded = __half22float2(*(const __half2 *)&both);
+    return rounded.x + rounded.y;
+  }
   static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -69,8 +68,6 @@ struct fa_half_turing {
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[2]), "r"(a[3]), "r"(b1));
   }
-  static FA_MEMBER unsigned seen(unsigned so_far, unsigned x) { return so_far | (x + 0x14001400u); }
-  static FA_MEMBER bool too_large(unsigned x) { return (x & 0x80008000u) != 0; }
 };
 
 #endif

@@ -22,13 +22,15 @@ typedef struct prefill {
 } prefill;
 
 enum { PLAIN, RULES };
+enum { GRID_LIMIT = 65535, SECTION_BYTES = 16 << 20, ROW_BLOCKS = 16 };
 
 #define TYPE_f16 FA_FLOAT16
 #define TYPE_bf16 FA_BFLOAT16
 #define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks) \
   {TYPE_##type, KIND, dqk, dv, row_tiles, warps, tile, step, blocks},
 
-/* In order: the first that is large enough, and that the device runs as many blocks of at once as it is made for. */
+/* In order: the first that is large enough, and that the device runs as many blocks of at once as it is made for. More rows
+ * a block read K and V less often, but a sequence of less than ROW_BLOCKS of them wants blocks of fewer rows. */
 static const shape sm80_shapes[] = {
 #define KIND PLAIN
     FA_SM80_PLAIN(f16) FA_SM80_PLAIN(bf16)
@@ -50,18 +52,24 @@ static unsigned shared_bytes(const shape *s) {
   return (unsigned)FA_PREFILL_SHARED_BYTES(s->dqk, s->dv, s->row_tiles, s->warps, s->tile);
 }
 
+static int64_t rows_of(const shape *s) { return 16 * s->row_tiles * s->warps; }
+
 static const shape *shape_for(const fa_plan *plan, const shape *shapes, size_t count) {
   const fa_attention_problem *p = &plan->problem;
   const int rules = fa_cuda_has_rules(p);
-  const shape *lesser = NULL; /* fits, if fewer times than it is made for */
+  const shape *full = NULL, *lesser = NULL; /* lesser: fits, if fewer times than it is made for */
   for (size_t i = 0; i < count; ++i) {
-    const shape *s = &shapes[i];
+    const shape *s = &shapes[i], *found = full ? full : lesser;
     if (s->dtype != p->dtype || s->rules != rules || p->head_dim_qk > s->dqk || p->head_dim_v > s->dv) continue;
-    if (lesser && (s->dqk != lesser->dqk || s->dv != lesser->dv)) break; /* a larger bucket is worse than fewer blocks */
-    if (fa_cuda_blocks_at_once(plan->context, shared_bytes(s)) >= s->blocks) return s;
-    if (shared_bytes(s) <= fa_cuda_shared_limit(plan->context) && !lesser) lesser = s;
+    if (found && (s->dqk != found->dqk || s->dv != found->dv)) break; /* a larger bucket is worse than fewer blocks */
+    if (fa_cuda_blocks_at_once(plan->context, shared_bytes(s)) >= s->blocks) {
+      if (!full || rows_of(s) < rows_of(full)) full = s;
+      if (rows_of(full) * ROW_BLOCKS <= p->max_seqlen_q) break;
+    } else if (shared_bytes(s) <= fa_cuda_shared_limit(plan->context) && !lesser) {
+      lesser = s;
+    }
   }
-  return lesser;
+  return full ? full : lesser;
 }
 
 static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes, size_t count) {
@@ -75,19 +83,24 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
     return fa_fail(FA_ERROR_UNSUPPORTED, "%s has no instance for %s, head sizes %lld and %lld", kernel,
                    fa_dtype_name(p->dtype), (long long)p->head_dim_qk, (long long)p->head_dim_v);
 
-  const int64_t rows = 16 * s->row_tiles * s->warps;
-  const int64_t blocks = p->batch * p->heads_q * fa_ceil_div(p->max_seqlen_q, rows);
-  if (blocks > INT_MAX || p->max_seqlen_q >= FA_CUDA_UNLIMITED || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
-    return fa_fail(FA_ERROR_UNSUPPORTED, "%lld blocks of %lld rows, sequences to %lld; %s takes 2^31 and 2^30",
-                   (long long)blocks, (long long)rows, (long long)fa_max(p->max_seqlen_q, p->max_seqlen_kv), kernel);
+  const int64_t rows = rows_of(s);
+  const int64_t row_blocks = fa_ceil_div(p->max_seqlen_q, rows), kv_heads = p->batch * p->heads_kv;
+  /* KV heads whose K and V lie in L2 together while their queries run; more where the grid would not hold the sections. */
+  const int64_t kv_bytes = fa_max(1, p->max_seqlen_kv) * (p->head_dim_qk + p->head_dim_v) * 2;
+  const int64_t section = fa_max(fa_max(1, fa_min(kv_heads, SECTION_BYTES / kv_bytes)), fa_ceil_div(kv_heads, GRID_LIMIT));
+  const int64_t section_heads = section * (p->heads_q / p->heads_kv);
+  if (row_blocks > GRID_LIMIT || section_heads > INT_MAX || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "max_seqlen_q %lld, max_seqlen_kv %lld; %s takes %lld and less than 2^30",
+                   (long long)p->max_seqlen_q, (long long)p->max_seqlen_kv, kernel, (long long)(GRID_LIMIT * rows));
 
   prefill *data = fa_host_allocate(plan->context, sizeof *data);
   if (!data) return FA_ERROR_MEMORY;
   char name[96];
-  snprintf(name, sizeof name, "fa_%s_%s_%lld_%lld_%d%s", kernel, fa_dtype_name(s->dtype), (long long)s->dqk,
-           (long long)s->dv, s->tile, s->rules ? "_rules" : "");
-  data->launch.grid[0] = (unsigned)blocks;
-  data->launch.grid[1] = data->launch.grid[2] = 1;
+  snprintf(name, sizeof name, "fa_%s_%s_%lld_%lld_%dx%dx%d%s", kernel, fa_dtype_name(s->dtype),
+           (long long)s->dqk, (long long)s->dv, s->row_tiles, s->warps, s->tile, s->rules ? "_rules" : "");
+  data->launch.grid[0] = (unsigned)section_heads;
+  data->launch.grid[1] = (unsigned)row_blocks;
+  data->launch.grid[2] = (unsigned)fa_ceil_div(kv_heads, section);
   data->launch.threads = (unsigned)s->warps * 32u;
   data->launch.shared_bytes = shared_bytes(s);
   const fa_status status = fa_cuda_find(plan->context, kernel, name, data->launch.shared_bytes, &data->function);
@@ -106,7 +119,7 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
 
 static fa_status run(const fa_plan *plan, const fa_attention_args *args, fa_stream stream) {
   const prefill *data = plan->kernel_data;
-  if (data->launch.grid[0] == 0) return FA_OK;
+  if (data->launch.grid[0] == 0 || data->launch.grid[1] == 0 || data->launch.grid[2] == 0) return FA_OK;
   fa_cuda_params params;
   fa_cuda_params_of(plan, args, &params);
   params.splits = 1;

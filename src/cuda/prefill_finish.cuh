@@ -3,8 +3,7 @@
 #ifndef FA_CUDA_PREFILL_FINISH_CUH
 #define FA_CUDA_PREFILL_FINISH_CUH
 
-template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG>
-FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::finish(const fa_sequence &s, const fa_block &block, char *shared) {
+FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::finish(const fa_sequence &s, const fa_block &block, char *shared) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, first_row = block.row + warp * WARP_ROWS;
   const unsigned stage = fa_shared_address(shared) + warp * (WARP_ROWS * DV * 2);
   const float sink = p.sinks ? p.sinks[block.head] * FA_LOG2E : -CUDART_INF_F;
@@ -42,22 +41,28 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::finish(
     }
   }
   __syncwarp();
+  constexpr int chunks = DV / 8, rows = chunks < 32 ? 32 / chunks : 1; /* of 16 bytes in a row; a warp stores at once */
+  if (chunks * rows == 32 && p.aligned_o && p.head_dim_v == DV && first_row + WARP_ROWS <= s.seqlen_q) {
+    const int row = lane / chunks, chunk = lane % chunks;
+    char *to = (char *)p.o.data + 2 * fa_row_offset(p, s, p.o, block.head, first_row + row) + chunk * 16;
+    const int64_t step = p.o.stride_seq * 2 * rows;
+#pragma unroll 4
+    for (int n = 0; n < WARP_ROWS; n += rows, to += step) *(uint4 *)to = fa_shared_load(stage + fa_chunk_at<DV>(row + n, chunk));
+  } else {
 #pragma unroll 1
-  for (int index = lane; index < WARP_ROWS * (DV / 8); index += 32) {
-    const int row = index / (DV / 8), chunk = index % (DV / 8), count = p.head_dim_v - chunk * 8;
-    if (first_row + row >= s.seqlen_q || count <= 0) continue;
-    uint4 x;
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                 : "r"(stage + fa_chunk_at<DV>(row, chunk)));
-    uint16_t *to = (uint16_t *)p.o.data + fa_row_offset(p, s, p.o, block.head, first_row + row) + chunk * 8;
-    if (p.aligned_o && count >= 8) {
-      *(uint4 *)to = x;
-    } else {
-      const unsigned words[4] = {x.x, x.y, x.z, x.w};
+    for (int index = lane; index < WARP_ROWS * (DV / 8); index += 32) {
+      const int row = index / (DV / 8), chunk = index % (DV / 8), count = p.head_dim_v - chunk * 8;
+      if (first_row + row >= s.seqlen_q || count <= 0) continue;
+      const uint4 x = fa_shared_load(stage + fa_chunk_at<DV>(row, chunk));
+      uint16_t *to = (uint16_t *)p.o.data + fa_row_offset(p, s, p.o, block.head, first_row + row) + chunk * 8;
+      if (p.aligned_o && count >= 8) {
+        *(uint4 *)to = x;
+      } else {
+        const unsigned words[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
-      for (int e = 0; e < 8; ++e)
-        if (e < count) to[e] = (uint16_t)(words[e / 2] >> (e % 2 * 16));
+        for (int e = 0; e < 8; ++e)
+          if (e < count) to[e] = (uint16_t)(words[e / 2] >> (e % 2 * 16));
+      }
     }
   }
   if (broken) {

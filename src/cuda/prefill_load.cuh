@@ -25,9 +25,18 @@ FA_DEVICE void fa_shared_store(unsigned address, uint4 x) {
                : "memory");
 }
 
-FA_DEVICE int4 fa_shared_fetch(unsigned address) {
-  int4 x;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(address));
+FA_DEVICE uint4 fa_shared_load(unsigned address) {
+  uint4 x;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(address)
+               : "memory");
+  return x;
+}
+
+FA_DEVICE int2 fa_shared_fetch(unsigned address) {
+  int2 x;
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "r"(address) : "memory");
   return x;
 }
 
@@ -39,13 +48,27 @@ FA_DEVICE void fa_copy_async_whole(unsigned address, const void *source) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
 }
 FA_DEVICE void fa_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-FA_DEVICE void fa_copy_wait() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
+/* Until at most `groups` of those committed are on their way. */
+template <int groups> FA_DEVICE void fa_copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory"); }
 
 /* threadIdx.x, read again at each use: what is derived from it is not worth a register through the loop. */
 FA_DEVICE unsigned fa_thread() {
   unsigned x;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
   return x;
+}
+
+/* A value that all lanes have, told to the compiler: it goes to a uniform register, where branches on it are free. */
+FA_DEVICE int fa_uniform(int x) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_max_sync(~0u, x);
+#else
+  return x;
+#endif
+}
+FA_DEVICE const char *fa_uniform(const char *x) {
+  const uint64_t bits = (uint64_t)x;
+  return (const char *)((uint64_t)(unsigned)fa_uniform((int)(bits >> 32)) << 32 | (unsigned)fa_uniform((int)bits));
 }
 
 /* Where the rows of a tile come from: q of one head, or k or v of one KV head. */

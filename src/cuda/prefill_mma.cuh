@@ -1,20 +1,21 @@
 /* Prefill on mma.sync, sm_75 and sm_80: o = softmax(rules(scale q k^T)) v, FlashAttention-2 forward with a lazy maximum.
  *
- * Level one: a block takes R = row tiles x 16 x warps query rows of one head and walks tiles of keys through a ring in
- * shared memory: K of two tiles, V of three. Level two: a warp's rows, in steps of 16 or 32 keys. Q, O (fp32), S and P stay
- * in registers; K and V come by ldmatrix. Layout in shared memory: prefill_load.cuh (no bank conflicts, no padding).
+ * Level one: a block takes R = row tiles x 16 x warps query rows of one head and walks tiles of keys through a ring of two
+ * stages in shared memory. Level two: a warp's rows, in steps of 16 or 32 keys. Q, O (fp32), S and P stay in registers;
+ * K and V come by ldmatrix. Layout in shared memory: prefill_load.cuh (no bank conflicts, no padding).
  *
- * A step is straight-line code: S = Q K of this step, O += P V of the step before, P = exp2(S * scale - m) of this step;
- * the exponentials of one step run beside the products of the other. m is not the maximum but an older one: the step asks
- * only, with one vote a warp, whether any weight has reached 4096. No maximum, no shuffle and no rescaling of O otherwise.
- * If one has, the step's scores are computed again and m, O and the sums move (`restart`); so does the first step, and
+ * A step is S = Q K, P = exp2(S * scale - m), O += P V. m is not the maximum but an older one: the step asks only, with one
+ * vote a warp, whether its weights still sum to less than 4096. No maximum, no shuffle and no rescaling of O otherwise.
+ * If they do not, the step's scores are computed again and m, O and the sums move (`restart`); so does the first step, and
  * every step where scores are huge.
  * Weights stay below 4096 = 2^12 (fp16 ends at 2^16), sums are fp32, so nothing is lost against the true maximum.
+ * One warp's exponentials run beside another warp's products: order within a warp (products of one step beside the
+ * exponentials of another) costs more registers and branches than it hides.
  *
- * The tiling-mask's three cases: steps outside a warp's band are skipped, steps inside have no masking code, steps on an
- * edge select. Score rules (softcap, ALiBi, bias, mask) are a second instantiation: every step restarts.
+ * The tiling-mask's three cases: steps outside a warp's band are skipped, tiles inside the block's have no masking code
+ * (`walk_inside`), the others select (`walk_edge`). Score rules (softcap, ALiBi, bias, mask) are a second instantiation: every step restarts.
  *
- * Order of blocks: KV heads in sections whose K and V fit L2 (16 MB), last rows (causal: most work) first inside.
+ * Order of blocks: KV heads in sections whose K and V fit L2, last rows (causal: most work) first inside.
  *
  * A weight of 0 against NaN or infinity in V would spoil rows that do not keep the key: rows whose sums of O are not
  * finite are computed again exactly (any/rows_exact.cuh). */
@@ -28,6 +29,7 @@
 #include "cuda/prefill_shapes.h"
 
 #define FA_FAR 3.402823466e38f /* -m before any key: the first finite score overflows and restarts */
+#define FA_MOST_WEIGHT 4096.0f
 /* |m| beyond which m, rounded, and scores, fused into the exponent, differ by a factor that shows (2^11 units in the last
  * place): every step restarts then, with scores rounded as m was. */
 #define FA_HUGE 2048.0f
@@ -36,14 +38,13 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   static constexpr int THREADS = WARPS * 32, WARP_ROWS = MT * 16, ROWS = WARPS * WARP_ROWS, STEP = NG * 16;
   static constexpr int K_BYTES = TILE * DQ * 2, V_BYTES = TILE * DV * 2;
   static constexpr int SHARED = FA_PREFILL_SHARED_BYTES(DQ, DV, MT, WARPS, TILE);
-  static constexpr int Q_AT = SHARED - FA_PREFILL_Q_BYTES(DQ, MT, WARPS), V_AT = 2 * K_BYTES;
-  static constexpr int PLACE_AT = FA_PREFILL_RING_BYTES(DQ, DV, TILE);
-  static constexpr int BANDS_AT = PLACE_AT + 128;
-  static constexpr bool K_BESIDE_Q = Q_AT >= K_BYTES, V_BESIDE_Q = Q_AT >= V_AT + V_BYTES;
-  /* Without cp.async the next tile waits in registers, if there are any left. */
-  static constexpr bool STAGED = !ASYNC && DV <= 128;
+  static constexpr int STAGE = K_BYTES + V_BYTES; /* K and V of a tile; the ring has two */
+  static constexpr int PLACE_AT = 2 * STAGE, BANDS_AT = PLACE_AT + 128;
+  static constexpr int Q_BYTES = FA_PREFILL_Q_BYTES(DQ, MT, WARPS), Q_AT = PLACE_AT > Q_BYTES ? PLACE_AT - Q_BYTES : 0;
+  static constexpr bool FIRST_BESIDE_Q = ASYNC && Q_AT >= STAGE; /* the first tile need not wait until Q is in registers */
   static constexpr int ROW_ENDS = MT * 2; /* rows of a lane: row tile n / 2, row g + 8 (n % 2) */
   static_assert(TILE % STEP == 0 && DV <= DQ, "steps fill a tile; o is staged where q was");
+  static_assert(PLACE_AT == FA_PREFILL_RING_BYTES(DQ, DV, TILE) && SHARED >= Q_AT + Q_BYTES, "Q, then the ring and the place");
   static_assert(sizeof(fa_place) <= 128 && 128 + WARPS * sizeof(fa_warp_band) <= FA_PREFILL_PLACE_BYTES, "behind the ring");
   using k_tile = fa_tile<DQ, TILE, THREADS>;
   using v_tile = fa_tile<DV, TILE, THREADS>;
@@ -58,7 +59,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   unsigned q[MT][DQ / 16][4];
   float o[MT][DV / 8][4];
   float shift[ROW_ENDS], sum[ROW_ENDS]; /* shift: -m in units of log2 */
-  bool is_huge; /* some m of the warp */
+  float limit; /* of a lane's weights together in a step that stands: FA_MOST_WEIGHT, or 0 once some |m| of the warp is huge */
 
   FA_MEMBER fa_prefill(const fa_cuda_params &params, const char *shared)
       : p(params), base(shared), place(*(const volatile fa_place *)(shared + PLACE_AT)) {}
@@ -112,29 +113,27 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
       }
   }
 
-  static constexpr int PV_PARTS = NG * DV / 16;
-  /* Part i of O += P V: 16 keys by 16 columns. */
-  FA_MEMBER void multiply_pv_part(const weights &w, unsigned v_at, int i) {
-    const int n = i / (DV / 16), d = i % (DV / 16);
-    unsigned b[4];
-    fa_load_matrices_transposed(b, column<DV>(v_at + n * 16 * DV * 2, d));
+  /* v: V's first fragment. */
+  FA_MEMBER void multiply_pv(const weights &w, unsigned (&v)[4], unsigned v_at) {
 #pragma unroll
-    for (int m = 0; m < MT; ++m) {
-      E::mma(o[m][2 * d], w[m][n], b[0], b[1]);
-      E::mma(o[m][2 * d + 1], w[m][n], b[2], b[3]);
-    }
-  }
-  FA_MEMBER void multiply_pv(const weights &w, unsigned v_at) {
+    for (int n = 0; n < NG; ++n)
 #pragma unroll
-    for (int i = 0; i < PV_PARTS; ++i) multiply_pv_part(w, v_at, i);
+      for (int d = 0; d < DV / 16; ++d) {
+        if (n + d) fa_load_matrices_transposed(v, column<DV>(v_at + n * 16 * DV * 2, d));
+#pragma unroll
+        for (int m = 0; m < MT; ++m) {
+          E::mma(o[m][2 * d], w[m][n], v[0], v[1]);
+          E::mma(o[m][2 * d + 1], w[m][n], v[2], v[3]);
+        }
+      }
   }
 
   /* Rules, then -inf (of the sign that scale makes -inf) outside the band. */
-  FA_MEMBER void select(scores &x, unsigned k_at, unsigned n_tile) const {
+  FA_MEMBER void select(scores &x, unsigned k_at, int n_tile) const {
     const fa_sequence s = sequence();
     /* The step's first key, from where its K lies: one register less through the loop. */
-    const unsigned in_tile = k_at - fa_shared_address(base) - n_tile % 2 * K_BYTES;
-    const int key = place.first_key + (int)(n_tile * TILE + in_tile / (STEP * DQ * 2) * STEP), lane = fa_thread() & 31;
+    const unsigned in_tile = k_at - fa_shared_address(base) - n_tile % 2 * STAGE;
+    const int key = place.first_key + n_tile * TILE + (int)(in_tile / (STEP * DQ * 2) * STEP), lane = fa_thread() & 31;
     const float nothing = RULES || scale > 0.0f ? -CUDART_INF_F : CUDART_INF_F;
 #pragma unroll
     for (int r = 0; r < ROW_ENDS; ++r) {
@@ -158,54 +157,44 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     }
   }
 
-  /* Weights of a step in the units of the present shift, and each row's part of their sum; part i of PAIRS. */
-  static constexpr int PAIRS = NG * 2 * ROW_ENDS;
-  FA_MEMBER void weigh_part(const scores &x, weights &w, float (&part)[ROW_ENDS], int i) const {
-    const int n = i / ROW_ENDS, r = i % ROW_ENDS;
-    weigh_pair(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]), fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]), w, part, n, r);
-  }
+  /* Two neighbouring weights of row end r, from their exponents, and their part of the row's sum. */
   FA_MEMBER void weigh_pair(float first, float then, weights &w, float (&part)[ROW_ENDS], int n, int r) const {
     const float a = fa_exp2(first), b = fa_exp2(then);
-    part[r] = n ? part[r] + (a + b) : a + b;
-    w[r / 2][n / 2][n % 2 * 2 + r % 2] = E::pack(a, b);
+    const unsigned both = E::pack(a, b);
+    part[r] = (n ? part[r] : 0.0f) + E::sum(both, a, b);
+    w[r / 2][n / 2][n % 2 * 2 + r % 2] = both;
   }
 
-  /* A step without restart: true if it stands; false: only o has moved on. */
-  template <bool EDGE> FA_MEMBER bool advance(weights &w, unsigned k_at, unsigned v_before, unsigned n_tile) {
-    scores x;
-    weights next;
-    float part[ROW_ENDS];
+  template <bool EDGE> FA_MEMBER void multiply_and_select(scores &x, unsigned k_at, int n_tile) const {
     multiply_qk(x, k_at);
     if (EDGE) select(x, k_at, n_tile);
-    /* The exponentials run on one unit while the products run on the other. */
+  }
+
+  /* Weights of a step in the units of the present shift: true if they stand. On its way it fetches V's first fragment. */
+  template <bool EDGE> FA_MEMBER bool weigh(weights &w, unsigned (&v)[4], unsigned k_at, unsigned v_at, int n_tile) {
+    scores x;
+    float part[ROW_ENDS];
+    multiply_and_select<EDGE>(x, k_at, n_tile);
 #pragma unroll
-    for (int i = 0; i < PV_PARTS; ++i) {
-      multiply_pv_part(w, v_before, i);
+    for (int n = 0; n < NG * 2; ++n)
 #pragma unroll
-      for (int pair = i * PAIRS / PV_PARTS; pair < (i + 1) * PAIRS / PV_PARTS; ++pair) weigh_part(x, next, part, pair);
-    }
-    unsigned seen = 0;
+      for (int r = 0; r < ROW_ENDS; ++r)
+        weigh_pair(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]), fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]), w, part, n, r);
+    float all = part[0];
 #pragma unroll
-    for (int m = 0; m < MT; ++m)
-#pragma unroll
-      for (int n = 0; n < NG; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          seen = E::seen(seen, next[m][n][e]);
-          w[m][n][e] = next[m][n][e];
-        }
-    if (__any_sync(~0u, E::too_large(seen))) return false;
+    for (int r = 1; r < ROW_ENDS; ++r) all += part[r];
+    fa_load_matrices_transposed(v, v_at);
+    if (__any_sync(~0u, !(all < limit))) return false;
 #pragma unroll
     for (int r = 0; r < ROW_ENDS; ++r) sum[r] += part[r];
     return true;
   }
 
   /* The step with its own maximum. */
-  FA_MEMBER void restart(weights &w, unsigned k_at, unsigned n_tile) {
+  template <bool EDGE> FA_MEMBER void restart(weights &w, unsigned k_at, int n_tile) {
     scores x;
     float part[ROW_ENDS];
-    multiply_qk(x, k_at);
-    select(x, k_at, n_tile);
+    multiply_and_select<EDGE>(x, k_at, n_tile);
 #pragma unroll
     for (int r = 0; r < ROW_ENDS; ++r) {
       float top = -CUDART_INF_F;
@@ -217,7 +206,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
       const float moved = fminf(shift[r], -top);
       const float factor = fa_exp2(moved - shift[r]);
       shift[r] = moved;
-      is_huge = __any_sync(~0u, is_huge || moved < -FA_HUGE || (moved > FA_HUGE && moved != FA_FAR));
+      if (__any_sync(~0u, moved < -FA_HUGE || (moved > FA_HUGE && moved != FA_FAR))) limit = 0.0f;
       sum[r] *= factor;
 #pragma unroll
       for (int d = 0; d < DV / 8; ++d) {
@@ -237,46 +226,79 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     for (int r = 0; r < ROW_ENDS; ++r) sum[r] += part[r];
   }
 
-  /* Which steps of a tile: bit n, some row of the warp keeps a key of step n; bit 16 + n, every row keeps all; then two
-   * marks that shifting moves to LAST and FIRST while the tile's last and first step run. */
-  static constexpr unsigned LAST = 1u << 8, FIRST = 1u << 31;
-  static constexpr unsigned MARKS = FIRST | LAST << (TILE / STEP - 1), ALL = (1u << TILE / STEP) - 1;
-  FA_MEMBER unsigned steps_of(int n_tile, unsigned shared) const {
-    const int4 band = fa_shared_fetch(shared + BANDS_AT + fa_thread() / 32 * (int)sizeof(fa_warp_band));
-    const int tile_key = place.first_key + n_tile * TILE;
-    if (tile_key >= band.z && tile_key + TILE <= band.w) return MARKS | ALL | ALL << 16;
-    unsigned steps = MARKS;
-#pragma unroll
-    for (int n = 0; n < TILE / STEP; ++n) {
-      const int key = tile_key + n * STEP;
-      if (key + STEP > band.x && key < band.y) steps |= 1u << n;
-      if (key >= band.z && key + STEP <= band.w) steps |= 1u << (16 + n);
+  /* The steps of a tile whose keys all rows keep; k_at and v_at move behind it. */
+  FA_MEMBER void walk_inside(unsigned &k_at, unsigned &v_at, bool is_first) {
+    weights w;
+    unsigned v[4];
+    int step = 0;
+    if (is_first) { /* there is no maximum yet to weigh by */
+      restart<false>(w, k_at, 0);
+      fa_load_matrices_transposed(v, v_at);
+      multiply_pv(w, v, v_at);
+      step = 1, k_at += STEP * DQ * 2, v_at += STEP * DV * 2;
     }
-    return steps;
+#pragma unroll 1
+    for (; step < TILE / STEP; ++step, k_at += STEP * DQ * 2, v_at += STEP * DV * 2) {
+      if (!weigh<false>(w, v, k_at, v_at, 0)) restart<false>(w, k_at, 0);
+      multiply_pv(w, v, v_at);
+    }
   }
+
+  /* Of any tile. */
+  FA_MEMBER void walk_edge(unsigned &k_at, unsigned &v_at, int n_tile) {
+    const int2 band = fa_shared_fetch(fa_shared_address(base) + BANDS_AT + fa_thread() / 32 * (int)sizeof(fa_warp_band));
+    int key = place.first_key + n_tile * TILE;
+#pragma unroll 1
+    for (int step = 0; step < TILE / STEP; ++step, key += STEP, k_at += STEP * DQ * 2, v_at += STEP * DV * 2) {
+      if (!__any_sync(~0u, key + STEP > band.x && key < band.y)) continue;
+      weights w;
+      unsigned v[4];
+      if (RULES) fa_load_matrices_transposed(v, v_at);
+      if (RULES || !weigh<true>(w, v, k_at, v_at, n_tile)) restart<true>(w, k_at, n_tile);
+      multiply_pv(w, v, v_at);
+    }
+  }
+
   /* By one lane of each warp. */
   FA_MEMBER void write_band(const fa_sequence &s, int first, char *shared) const {
     const int last = min(first + WARP_ROWS, s.seqlen_q) - 1;
     fa_warp_band band;
-    fa_band_row(p, s, first, band.begin, band.full_end);
-    fa_band_row(p, s, last, band.full_begin, band.end);
-    if (last < first) band.end = band.full_end = -1; /* no row */
+    fa_band_rows(p, s, first, last, band.begin, band.end);
+    if (last < first) band.end = -1; /* no row */
     ((fa_warp_band *)(shared + BANDS_AT))[threadIdx.x / 32] = band;
   }
 
+  FA_MEMBER void load_any(int n, unsigned stage) const;
   FA_MEMBER void finish(const fa_sequence &s, const fa_block &block, char *shared);
   FA_MEMBER void run(const fa_sequence &here, fa_block block, char *shared);
 };
 
-template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG>
-FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(const fa_sequence &here, fa_block block, char *shared) {
+#define FA_PREFILL_TEMPLATE template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG>
+#define FA_PREFILL_CLASS fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>
+
+/* Tile n, whatever its rows and their strides, to a stage of the ring. */
+FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::load_any(int n, unsigned stage) const {
+  const fa_sequence s = sequence();
+  const int key = place.first_key + n * TILE;
+  const fa_source k = {p.k, place.kv_head, p.head_dim_qk, place.begin, place.end, false};
+  const fa_source v = {p.v, place.kv_head, p.head_dim_v, place.begin, place.end, false};
+  if constexpr (ASYNC) {
+    k_tile::copy(p, s, k, key, stage);
+    v_tile::copy(p, s, v, key, stage + K_BYTES);
+  } else {
+    k_tile::move_by_chunks(p, s, k, key, stage);
+    v_tile::move_by_chunks(p, s, v, key, stage + K_BYTES);
+  }
+}
+
+FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here, fa_block block, char *shared) {
   const unsigned base = fa_shared_address(shared);
   const int warp = threadIdx.x / 32;
   fa_sequence s = here;
   scale = RULES ? 1.0f : p.scale * FA_LOG2E;
 #pragma unroll
   for (int r = 0; r < ROW_ENDS; ++r) shift[r] = FA_FAR, sum[r] = 0.0f;
-  is_huge = false;
+  limit = FA_MOST_WEIGHT;
 #pragma unroll
   for (int m = 0; m < MT; ++m)
 #pragma unroll
@@ -284,20 +306,51 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
 #pragma unroll
       for (int e = 0; e < 4; ++e) o[m][d][e] = 0.0f;
 
+  const int last_row = min(block.row + ROWS, s.seqlen_q) - 1;
   int begin, end;
-  fa_band_rows(p, s, block.row, min(block.row + ROWS, s.seqlen_q) - 1, begin, end);
+  fa_band_rows(p, s, block.row, last_row, begin, end);
   if (begin < end) {
     const fa_source from_q = {p.q, block.head, p.head_dim_qk, 0, s.seqlen_q, true};
     const fa_source from_k = {p.k, block.head / p.group, p.head_dim_qk, begin, end, false};
     const fa_source from_v = {p.v, block.head / p.group, p.head_dim_v, begin, end, false};
     const int first_key = begin / TILE * TILE;
 
-    if (ASYNC) {
-      q_tile::copy(p, s, from_q, block.row, base + Q_AT);
-      if (K_BESIDE_Q) k_tile::copy(p, s, from_k, first_key, base);
-      if (V_BESIDE_Q) v_tile::copy(p, s, from_v, first_key, base + V_AT);
+    /* What the loop asks in each tile is the same in all lanes, and said to be: branches on it cost nothing then. */
+    const int tiles = fa_uniform((end - first_key + TILE - 1) / TILE);
+    int inside_begin, inside_end, ignored; /* tiles whose keys all rows keep */
+    fa_band_row(p, s, last_row, inside_begin, ignored);
+    fa_band_row(p, s, block.row, ignored, inside_end);
+    inside_begin = fa_uniform((max(inside_begin, first_key) - first_key + TILE - 1) / TILE);
+    inside_end = fa_uniform(RULES || inside_end <= first_key ? 0 : (inside_end - first_key) / TILE);
+    /* Tiles below `whole` are rows of whole vectors one stride apart. */
+    const bool is_narrow = p.head_dim_qk != DQ || p.head_dim_v != DV;
+    const bool is_simple = (ASYNC || !is_narrow) && p.aligned && !p.page_table;
+    const int whole = fa_uniform(is_simple ? (end - first_key) / TILE : 0);
+    const int64_t k_stride = p.k.stride_seq * 2, v_stride = p.v.stride_seq * 2;
+    const char *k_from = nullptr, *v_from = nullptr;
+    if (is_simple) {
+      k_from = fa_uniform((const char *)p.k.data + 2 * fa_token_offset(p, s, p.k, block.head / p.group, first_key));
+      v_from = fa_uniform((const char *)p.v.data + 2 * fa_token_offset(p, s, p.v, block.head / p.group, first_key));
+    }
+
+    if (FIRST_BESIDE_Q && whole > 0 && first_key == begin && !is_narrow && block.row + ROWS <= s.seqlen_q) {
+      q_tile::copy_simple((const char *)fa_source_row(p, s, from_q, block.row), p.q.stride_seq * 2, base + Q_AT);
       fa_copy_commit();
-      fa_copy_wait();
+      k_tile::copy_simple(k_from, k_stride, base);
+      v_tile::copy_simple(v_from, v_stride, base + K_BYTES);
+      fa_copy_commit();
+      fa_copy_wait<1>();
+    } else if (ASYNC) {
+      q_tile::copy(p, s, from_q, block.row, base + Q_AT);
+      fa_copy_commit();
+      if (FIRST_BESIDE_Q) {
+        k_tile::copy(p, s, from_k, first_key, base);
+        v_tile::copy(p, s, from_v, first_key, base + K_BYTES);
+        fa_copy_commit();
+        fa_copy_wait<1>();
+      } else {
+        fa_copy_wait<0>();
+      }
     } else {
       q_tile::move(p, s, from_q, block.row, base + Q_AT);
     }
@@ -309,9 +362,9 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
 #pragma unroll
         for (int d = 0; d < DQ / 16; ++d) fa_load_matrices(q[m][d], column<DQ>(at + m * 16 * DQ * 2, d));
     }
-    __syncthreads();
+    if (!FIRST_BESIDE_Q) __syncthreads(); /* the first tile comes where Q was */
     if (threadIdx.x == 0) {
-      fa_place *to = (fa_place *)(shared + PLACE_AT); /* where Q may have been; read behind the next barrier */
+      fa_place *to = (fa_place *)(shared + PLACE_AT); /* read behind the next barrier */
       to->s = s;
       to->begin = begin;
       to->end = end;
@@ -319,90 +372,54 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
       to->row = block.row;
       to->head = block.head;
       to->kv_head = block.head / p.group;
-      to->loads = !p.aligned || p.page_table ? FA_LOADS_ANY
-                  : p.head_dim_qk == DQ && p.head_dim_v == DV ? FA_LOADS_WHOLE : FA_LOADS_NARROW;
-      to->k_first = (const char *)p.k.data;
-      to->v_first = (const char *)p.v.data;
-      if (to->loads != FA_LOADS_ANY) {
-        to->k_first += 2 * fa_token_offset(p, s, p.k, block.head / p.group, first_key);
-        to->v_first += 2 * fa_token_offset(p, s, p.v, block.head / p.group, first_key);
-      }
     }
     if (threadIdx.x % 32 == 0) write_band(s, block.row + warp * WARP_ROWS, shared);
-    if (ASYNC) {
-      if (!K_BESIDE_Q) k_tile::copy(p, s, from_k, first_key, base);
-      if (!V_BESIDE_Q) v_tile::copy(p, s, from_v, first_key, base + V_AT);
-      fa_copy_commit();
-    } else {
+    if (!ASYNC) {
       k_tile::move(p, s, from_k, first_key, base);
-      v_tile::move(p, s, from_v, first_key, base + V_AT);
+      v_tile::move(p, s, from_v, first_key, base + K_BYTES);
+    } else if (!FIRST_BESIDE_Q) {
+      k_tile::copy(p, s, from_k, first_key, base);
+      v_tile::copy(p, s, from_v, first_key, base + K_BYTES);
+      fa_copy_commit();
     }
 
-    weights w;
-    bool pending = false;
-    unsigned v_before = 0;
+    unsigned k_at = base + k_lane_part(), v_at = base + K_BYTES + lane_part<DV>();
 #pragma unroll 1
-    for (unsigned n = 0;; ++n) {
-      if (ASYNC) fa_copy_wait();
+    for (int n = 0; n < tiles; ++n) {
+      if (ASYNC) fa_copy_wait<0>();
       __syncthreads();
-      const int next_key = place.first_key + (int)(n + 1) * TILE;
-      const unsigned k_next = base + (n + 1) % 2 * K_BYTES, v_next = base + V_AT + (n + 1) % 3 * V_BYTES;
-      uint4 k_on_way[k_tile::each], v_on_way[v_tile::each]; /* STAGED */
-      const int loads = next_key + TILE <= place.end ? place.loads : FA_LOADS_ANY;
-      if (loads >= (ASYNC ? FA_LOADS_NARROW : FA_LOADS_WHOLE) && (ASYNC || STAGED)) {
-        const int64_t k_stride = p.k.stride_seq * 2, v_stride = p.v.stride_seq * 2;
-        const char *k_from = place.k_first + (n + 1) * TILE * k_stride, *v_from = place.v_first + (n + 1) * TILE * v_stride;
+      const unsigned next = base + (n + 1) % 2 * STAGE;
+      uint4 k_on_way[k_tile::each], v_on_way[v_tile::each]; /* without cp.async the next tile waits in registers */
+      if (n + 1 < whole) {
+        k_from += TILE * k_stride;
+        v_from += TILE * v_stride;
         if constexpr (!ASYNC) {
           k_tile::fetch(k_from, k_stride, k_on_way);
           v_tile::fetch(v_from, v_stride, v_on_way);
-        } else if (loads == FA_LOADS_WHOLE) {
-          k_tile::copy_simple(k_from, k_stride, k_next);
-          v_tile::copy_simple(v_from, v_stride, v_next);
+        } else if (is_narrow) {
+          k_tile::copy_narrow(k_from, k_stride, p.head_dim_qk, next);
+          v_tile::copy_narrow(v_from, v_stride, p.head_dim_v, next + K_BYTES);
         } else {
-          k_tile::copy_narrow(k_from, k_stride, p.head_dim_qk, k_next);
-          v_tile::copy_narrow(v_from, v_stride, p.head_dim_v, v_next);
+          k_tile::copy_simple(k_from, k_stride, next);
+          v_tile::copy_simple(v_from, v_stride, next + K_BYTES);
         }
-      } else if (next_key < place.end) {
-        const fa_sequence again = sequence();
-        const fa_source next_k = {p.k, place.kv_head, p.head_dim_qk, place.begin, place.end, false};
-        const fa_source next_v = {p.v, place.kv_head, p.head_dim_v, place.begin, place.end, false};
-        if constexpr (ASYNC) {
-          k_tile::copy(p, again, next_k, next_key, k_next);
-          v_tile::copy(p, again, next_v, next_key, v_next);
-        } else {
-          k_tile::move_by_chunks(p, again, next_k, next_key, k_next);
-          v_tile::move_by_chunks(p, again, next_v, next_key, v_next);
-        }
+      } else if (n + 1 < tiles) {
+        load_any(n + 1, next);
       }
       if (ASYNC) fa_copy_commit();
-      unsigned steps = steps_of(n, base), k_at = base + n % 2 * K_BYTES + k_lane_part();
-#pragma unroll 1
-      for (;; steps >>= 1, k_at += STEP * DQ * 2) {
-        const bool inside = steps & 1;
-        bool stands = false;
-        if (pending) {
-          if (RULES || !inside || is_huge) {
-            multiply_pv(w, v_before);
-          } else if (steps >> 16 & 1) {
-            stands = advance<false>(w, k_at, v_before, n);
-          } else {
-            stands = advance<true>(w, k_at, v_before, n);
-          }
-        }
-        if (inside && !stands) restart(w, k_at, n);
-        pending = inside;
-        v_before = steps & FIRST ? base + V_AT + n % 3 * V_BYTES + lane_part<DV>() : v_before + STEP * DV * 2;
-        if (steps & LAST) break;
-      }
-      if constexpr (STAGED) {
-        if (loads == FA_LOADS_WHOLE) {
-          k_tile::store(k_next, k_on_way);
-          v_tile::store(v_next, v_on_way);
+      if (n >= inside_begin && n < inside_end)
+        walk_inside(k_at, v_at, n == 0);
+      else
+        walk_edge(k_at, v_at, n);
+      k_at += (n % 2 ? -STAGE : STAGE) - K_BYTES;
+      v_at += (n % 2 ? -STAGE : STAGE) - V_BYTES;
+      if constexpr (!ASYNC) {
+        if (n + 1 < whole) {
+          k_tile::store(next, k_on_way);
+          v_tile::store(next + K_BYTES, v_on_way);
         }
       }
-      if (place.first_key + (int)(n + 1) * TILE >= place.end) break;
     }
-    if (pending) multiply_pv(w, v_before);
     s = sequence();
     block.row = place.row;
     block.head = place.head;
@@ -413,12 +430,13 @@ FA_MEMBER void fa_prefill<E, ASYNC, RULES, DQ, DV, MT, WARPS, TILE, NG>::run(con
 
 #include "cuda/prefill_finish.cuh"
 
-/* One function a shape and type: fa_prefill_<arch>_<type>_<dqk>_<dv>_<tile>[_rules]. */
+/* One function a shape and type: fa_prefill_<arch>_<type>_<dqk>_<dv>_<row tiles>x<warps>x<keys of a tile>[_rules]. */
 #define FA_PREFILL_KERNEL(name, E, ASYNC, RULES, dqk, dv, row_tiles, warps, tile, step, blocks)               \
   extern "C" __global__ void __launch_bounds__(warps * 32, blocks) name(const __grid_constant__ fa_cuda_params p) { \
     extern __shared__ __align__(1024) char shared[];                                                            \
     using prefill = fa_prefill<E, ASYNC, RULES, dqk, dv, row_tiles, warps, tile, step>;                         \
     const fa_block block = fa_block_of<prefill::ROWS>(p);                                                       \
+    if (block.batch >= p.batch) return;                                                                         \
     const fa_sequence s = fa_sequence_of(p, block.batch);                                                       \
     if (block.row >= s.seqlen_q) return;                                                                        \
     prefill(p, shared).run(s, block, shared);                                                                   \

@@ -18,7 +18,7 @@ enum { FA_F32 = 0, FA_F16 = 1, FA_BF16 = 2, FA_I8 = 3, FA_F8 = 4 };
 /* 2^x, two units in the last place; below 2^-126 zero. */
 FA_DEVICE float fa_exp2(float x) {
   float y;
-  asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 
