@@ -320,9 +320,9 @@ fa_status fa_cuda_start(const fa_context *context, fa_cuda_function function, fa
 int32_t fa_cuda_multiprocessors(const fa_context *context) { return facts_of(context->device_index)->multiprocessors; }
 unsigned fa_cuda_shared_limit(const fa_context *context) { return facts_of(context->device_index)->shared_limit; }
 int32_t fa_cuda_blocks_at_once(const fa_context *context, unsigned shared_bytes) {
-  enum { KEPT_BY_THE_SYSTEM = 1024 }; /* of each block */
   const device_facts *f = facts_of(context->device_index);
-  return shared_bytes <= f->shared_limit ? (int32_t)(f->shared_total / (shared_bytes + KEPT_BY_THE_SYSTEM)) : 0;
+  const unsigned kept_by_the_system = f->capability >= 80 ? 1024 : 0; /* of each block */
+  return shared_bytes <= f->shared_limit ? (int32_t)(f->shared_total / (shared_bytes + kept_by_the_system)) : 0;
 }
 int32_t fa_cuda_capability(const fa_context *context) { return facts_of(context->device_index)->capability; }
 
