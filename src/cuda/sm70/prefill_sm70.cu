@@ -18,6 +18,10 @@
  *   | 256 | 64 + 32 KB = 96 KB (sums lie over K and V)       | 128 + 32 + 16                          |
  * What ptxas makes of it: scripts/report_sm70.sh.
  *
+ * Softmax: m is an older maximum as long as no weight passes 2^12 (one vote a warp): no shuffles and no scaling of O
+ * then, and no selection. The true maximum (`restart`) is for the first tile, those of which some row leaves keys out,
+ * very large scores, and all tiles of the _general instances.
+ *
  * Pipeline: no cp.async below sm_80, so registers are the second buffer: V of a tile is loaded while Q K^T runs, K of
  * the next while P V runs; each is stored when its space was read for the last time, with D <= 128 in two halves, which
  * halves the registers. Two barriers a tile (five with D > 128).
@@ -93,6 +97,13 @@ struct fa_block_sm70 {
   }
 };
 
+/* Of scores to natural units, without the sign, which is in Q; rules have scaled already. Made anew. */
+template <bool GENERAL>
+FA_DEVICE float scale_of(const fa_cuda_params &p) {
+  const float size = fabsf(__int_as_float(fa_fresh(__float_as_int(p.scale))));
+  return GENERAL || !(size > 0.0f) ? 1.0f : size;
+}
+
 template <int D, bool GENERAL>
 FA_DEVICE void prefill(const fa_cuda_params &p) {
   constexpr int parts = FA_SM70_PARTS(D), keys = FA_SM70_KEYS(D), rows = FA_SM70_ROWS(D);
@@ -107,7 +118,6 @@ FA_DEVICE void prefill(const fa_cuda_params &p) {
   int begin, end; /* keys that any row of the block keeps */
   fa_band_rows(p, s, first, min(first + rows, s.seqlen_q) - 1, begin, end);
   const float sign = GENERAL || p.scale > 0.0f ? 1.0f : p.scale < 0.0f ? -1.0f : 0.0f;
-  const float scale = GENERAL || sign == 0.0f ? 1.0f : fabsf(p.scale);
   fa_warp_sm70<D, GENERAL> w;
   w.init();
   fa_staged<D, !GENERAL> staged;
@@ -143,10 +153,13 @@ FA_DEVICE void prefill(const fa_cuda_params &p) {
         __syncthreads();
         staged.store(v_base, 0);
       }
+      const float c_log2 = scale_of<GENERAL>(p) * FA_LOG2E;
+      /* select changes nothing where every row keeps every key: one branch for both reasons. */
+      if (GENERAL || !w.every_key(p, s, first, j) || !w.weigh(scores, weights, c_log2)) {
+        w.select(scores, p, s, h, first, j);
+        w.restart(scores, weights, c_log2);
+      }
       __syncthreads(); /* V is there, K was read */
-      /* A branch around select costs D <= 128 two spilled registers; without one there are none. */
-      if (GENERAL || parts == 1 || !w.every_key(p, s, first, j)) w.select(scores, p, s, h, first, j);
-      w.softmax(scores, weights, scale * FA_LOG2E);
 #pragma unroll
       for (int n = 0; n < pieces; n++) {
         load_k(j + keys, n);
@@ -167,7 +180,7 @@ FA_DEVICE void prefill(const fa_cuda_params &p) {
     __syncthreads(); /* K is there, V was read */
   }
   const fa_block_sm70<D> again(p, fa_fresh(blockIdx.x)); /* not kept through the loop */
-  w.finish(p, fa_sequence_of(p, again.batch), again.head, again.first, scale);
+  w.finish(p, fa_sequence_of(p, again.batch), again.head, again.first, scale_of<GENERAL>(p));
 }
 
 #define INSTANCE(D)                                                                                     \

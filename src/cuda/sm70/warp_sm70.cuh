@@ -5,6 +5,9 @@
 
 #include "cuda/sm70/fragments_sm70.cuh"
 
+#define FA_SM70_MOST_EXPONENT 12.0f /* weights to 2^12; fp16 ends at 2^16 */
+#define FA_SM70_HUGE 2048.0f        /* largest |c m| whose rounding does not show in weights */
+
 /* One warp's work on its 32 rows. Names: x column group, b chunk of a group, c block of 16 keys, r block of 16 rows. */
 template <int D, bool GENERAL>
 struct fa_warp_sm70 {
@@ -17,7 +20,7 @@ struct fa_warp_sm70 {
     Q_HELD = FA_SM70_Q_IN_REGISTERS(D)
   };
   float o[2][GROUPS][2][8];
-  float m[4], l[4]; /* row 2 r + (i >> 1 & 1): largest score, not scaled; this lane's part of the sum */
+  float m[4], l[4]; /* row 2 r + (i >> 1 & 1): an older maximum of S, not scaled; this lane's part of the sum */
   uint4 q[Q_HELD ? GROUPS : 1][4][2];
 
   static __device__ __forceinline__ int row0_of(int first) {
@@ -39,18 +42,28 @@ struct fa_warp_sm70 {
            fa_sm70_start(fa_sm70_v_row(lane, 0, 0, other), part_of(), fa_sm70_v_chunk(lane), ROW_BYTES);
   }
 
+  /* What of a sequence the band takes, made anew: kept, its sums with the window would cost O's registers. With rules
+   * it is the other way round. */
+  static __device__ __forceinline__ fa_sequence fresh_lengths(const fa_sequence &seq) {
+    if (GENERAL) return seq;
+    fa_sequence lengths = {};
+    lengths.seqlen_q = fa_fresh(seq.seqlen_q), lengths.seqlen_kv = fa_fresh(seq.seqlen_kv);
+    return lengths;
+  }
   /* Whether any row of the warp keeps a key of tile j, and whether every row keeps all of them. */
   static __device__ __forceinline__ bool any_key(const fa_cuda_params &p, const fa_sequence &seq, int first, int j) {
-    const int row0 = row0_of(first), last = min(row0 + FA_SM70_WARP_ROWS, seq.seqlen_q) - 1;
+    const fa_sequence lengths = fresh_lengths(seq);
+    const int row0 = row0_of(first), last = min(row0 + FA_SM70_WARP_ROWS, lengths.seqlen_q) - 1;
     int begin, end;
-    fa_band_rows(p, seq, row0, last, begin, end);
-    return row0 < seq.seqlen_q && j < end && j + KEYS > begin;
+    fa_band_rows(p, lengths, row0, last, begin, end);
+    return row0 < lengths.seqlen_q && j < end && j + KEYS > begin;
   }
   static __device__ __forceinline__ bool every_key(const fa_cuda_params &p, const fa_sequence &seq, int first, int j) {
-    const int row0 = row0_of(first), last = min(row0 + FA_SM70_WARP_ROWS, seq.seqlen_q) - 1;
+    const fa_sequence lengths = fresh_lengths(seq);
+    const int row0 = row0_of(first), last = min(row0 + FA_SM70_WARP_ROWS, lengths.seqlen_q) - 1;
     int begin, end, unused;
-    fa_band_row(p, seq, last, begin, unused);
-    fa_band_row(p, seq, row0, unused, end);
+    fa_band_row(p, lengths, last, begin, unused);
+    fa_band_row(p, lengths, row0, unused, end);
     return j >= begin && j + KEYS <= end;
   }
 
@@ -141,17 +154,53 @@ struct fa_warp_sm70 {
     }
   }
 
-  /* P = exp2(c (S - m)); O and l are scaled to the new m. Not fma(S, c, -m c): where scores are very large, what m c loses
-   * to rounding would be a factor of P, the same for all keys of a tile but large enough to leave fp16's range. */
-  __device__ __forceinline__ void softmax(const float (&s)[2][BLOCKS][8], unsigned (&pairs)[2][BLOCKS][4], float c_log2) {
+  /* The larger of `top` and the lane's scores in row n of this tile. */
+  static __device__ __forceinline__ float raise(float top, const float (&s)[2][BLOCKS][8], int n) {
+#pragma unroll
+    for (int c = 0; c < BLOCKS; c++) {
+      const float(&v)[8] = s[n / 2][c];
+      top = fmaxf(top, fmaxf(fmaxf(v[2 * (n % 2)], v[2 * (n % 2) + 1]), fmaxf(v[2 * (n % 2) + 4], v[2 * (n % 2) + 5])));
+    }
+    return top;
+  }
+
+  /* P = exp2(c S - c m) with the m there is. False, and nothing done, if a row of the warp has no key yet (m = -inf), a
+   * huge m or a score too far above m. NaN in S makes P NaN, as in restart. Warps that share rows decide the same. */
+  __device__ __forceinline__ bool weigh(const float (&s)[2][BLOCKS][8], unsigned (&pairs)[2][BLOCKS][4], float c_log2) {
+    float rise = -CUDART_INF_F, size = 0.0f;
 #pragma unroll
     for (int n = 0; n < 4; n++) {
-      float top = m[n];
+      rise = fmaxf(rise, raise(-CUDART_INF_F, s, n) - m[n]);
+      size = fmaxf(size, fabsf(m[n]));
+    }
+    const bool stands = rise * c_log2 <= FA_SM70_MOST_EXPONENT && size * c_log2 <= FA_SM70_HUGE;
+    if (__any_sync(FA_WHOLE_WARP, !stands)) return false;
+#pragma unroll
+    for (int n = 0; n < 4; n++) {
+      const float shift = -m[n] * c_log2;
+      float sum = l[n];
 #pragma unroll
       for (int c = 0; c < BLOCKS; c++) {
-        const float(&v)[8] = s[n / 2][c];
-        top = fmaxf(top, fmaxf(fmaxf(v[2 * (n % 2)], v[2 * (n % 2) + 1]), fmaxf(v[2 * (n % 2) + 4], v[2 * (n % 2) + 5])));
+#pragma unroll
+        for (int e = n % 2; e < 4; e += 2) {
+          const float first = fa_exp2(fmaf(s[n / 2][c][2 * e], c_log2, shift));
+          const float then = fa_exp2(fmaf(s[n / 2][c][2 * e + 1], c_log2, shift));
+          sum += first + then;
+          pairs[n / 2][c][e] = fa_pack(first, then);
+        }
       }
+      l[n] = sum;
+    }
+    return true;
+  }
+
+  /* P = exp2(c (S - m)), m the true maximum; O and l are scaled to it. Not fma(S, c, -m c): where scores are very large,
+   * what m c loses to rounding would be a factor of P, the same for all keys of a tile but large enough to leave fp16's
+   * range. */
+  __device__ __forceinline__ void restart(const float (&s)[2][BLOCKS][8], unsigned (&pairs)[2][BLOCKS][4], float c_log2) {
+#pragma unroll
+    for (int n = 0; n < 4; n++) {
+      float top = raise(m[n], s, n);
       top = fmaxf(top, __shfl_xor_sync(FA_WHOLE_WARP, top, FA_SM70_EXCHANGE));
       top = fmaxf(top, __shfl_xor_sync(FA_WHOLE_WARP, top, FA_SM70_PARTNER));
       const float reference = top == -CUDART_INF_F ? 0.0f : top;
