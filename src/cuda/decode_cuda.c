@@ -15,7 +15,8 @@
 enum {
   LEAST_PART = 64,          /* keys */
   BLOCK_RESERVE = 1024,     /* bytes of shared memory that the system keeps of each block */
-  ROW_WARPS = 4
+  ROW_WARPS = 4,
+  BLOCK_WARPS = 4, MOST_WARPS = FA_DECODE_MOST_WARPS
 };
 
 typedef struct decode_layout {
@@ -57,15 +58,15 @@ static int64_t shared_bytes(const fa_attention_problem *p, const decode_layout *
   return fa_max(q + ring, join);
 }
 
-/* The first of these that fits: many loads in flight first, then a few blocks to overlap one's arithmetic with
- * another's waiting. A block less than 4 warps is for wide heads on small shared memories. */
-static int lay_out(const fa_plan *plan, decode_layout *l) {
+/* `warps` where the mode leaves it open. The first of these that fits: many loads in flight first, then a few blocks to
+ * overlap one's arithmetic with another's waiting. A block less than 4 warps is for wide heads on small shared memories. */
+static int lay_out(const fa_plan *plan, int64_t warps, decode_layout *l) {
   const fa_attention_problem *p = &plan->problem;
   static const struct {
     int64_t blocks, stages;
   } wanted[] = {{3, 3}, {2, 3}, {2, 2}, {1, 4}, {1, 3}, {1, 2}};
   const int64_t all_rows = fa_max(plan->group * p->max_seqlen_q, 1), limit = fa_cuda_shared_limit(plan->context);
-  int64_t warps = 4, least_warps = 1, most_blocks = 3; /* registers: 3 blocks of 4 warps at 168 */
+  int64_t least_warps = 1, most_blocks = 3; /* registers: 3 blocks of 4 warps at 168 */
   l->mode = FA_DECODE_OWN;
   if (p->head_dim_v > 256) {
     l->mode = FA_DECODE_SLICE;
@@ -111,7 +112,7 @@ static fa_status find_tensor(const fa_plan *plan, choice *made) {
 fa_status fa_decode_any_prepare(fa_plan *plan) {
   choice made = {0};
   fa_status status = fa_cuda_find_plain(plan, &made.plain);
-  if (status == FA_OK && takes_tensor_cores(plan) && lay_out(plan, &made.layout)) status = find_tensor(plan, &made);
+  if (status == FA_OK && takes_tensor_cores(plan) && lay_out(plan, BLOCK_WARPS, &made.layout)) status = find_tensor(plan, &made);
   if (status != FA_OK) return status;
 
   const int64_t rows = made.function ? made.layout.rows : made.plain.rows;
@@ -119,6 +120,11 @@ fa_status fa_decode_any_prepare(fa_plan *plan) {
   const int64_t most_units = fa_max(units, fa_cuda_row_blocks(plan, made.plain.rows)); /* rows that are not aligned */
   status = fa_cuda_prepare_splits(plan, units, most_units, LEAST_PART, &made.join);
   if (status != FA_OK) return status;
+  /* A sequence that one block reads alone, on a device with room: more warps read it sooner. */
+  decode_layout wide;
+  if (made.function && made.layout.mode == FA_DECODE_OWN && plan->kv_splits == 1 &&
+      units < 2 * fa_cuda_multiprocessors(plan->context) && lay_out(plan, MOST_WARPS, &wide))
+    made.layout = wide;
   plan->tiles.level1_rows = rows;
   plan->tiles.level1_keys = fa_ceil_div(plan->problem.max_seqlen_kv, plan->kv_splits);
   plan->tiles.level2_rows = made.function ? FA_DECODE_STEP : rows / 8;

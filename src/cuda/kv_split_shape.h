@@ -13,18 +13,23 @@ enum {
   /* What joining costs, in keys that a multiprocessor reads meanwhile: a launch behind the kernel, and writing and
    * reading a row of a part. */
   FA_JOIN_KEYS = 512,
-  FA_JOIN_ROW_KEYS = 2
+  FA_JOIN_ROW_KEYS = 2,
+
+  /* A multiprocessor with memory to itself reads this much, in fifths, of what it gets when all of them read. */
+  FA_ALONE_FIFTHS = 8
 };
 
 /* `units` blocks a part, `rows` rows of o in all, `keys` of the longest sequence, no part shorter than `least_part`. The
  * least time of the busiest multiprocessor: its blocks, each with its part of the keys, and joining. All that runs beside
  * each other on a multiprocessor shares its way to memory, so what counts is how many blocks it gets in all. A device
- * that is full without splitting gains nothing that o in fp32, once a part, would not cost. */
+ * that is full without splitting gains nothing that o in fp32, once a part, would not cost; one that is half empty reads
+ * faster in each block, and has nothing to join. */
 static inline int64_t fa_split_count(int64_t units, int64_t rows, int64_t keys, int64_t processors, int64_t least_part) {
   const int64_t most = (keys + least_part - 1) / least_part < FA_MOST_SPLITS ? (keys + least_part - 1) / least_part : FA_MOST_SPLITS;
   if (processors < 1) processors = 1;
   if (units >= 2 * processors) return 1;
-  int64_t best = 1, best_cost = (units + processors - 1) / processors * keys;
+  const int64_t alone = (units + processors - 1) / processors * keys * 5 / FA_ALONE_FIFTHS, all = units * keys / processors;
+  int64_t best = 1, best_cost = alone > all ? alone : all;
   for (int64_t n = 2; n <= most; ++n) {
     const int64_t blocks = (units * n + processors - 1) / processors, part = (keys + n - 1) / n;
     const int64_t cost = blocks * part + FA_JOIN_KEYS + FA_JOIN_ROW_KEYS * n * ((rows + processors - 1) / processors);

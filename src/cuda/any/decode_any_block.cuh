@@ -174,9 +174,8 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
 #endif
 }
 
-/* The instances of one head size never have more than four warps: two blocks a multiprocessor. */
 #define FA_DECODE_KERNEL(name, T, KV, VQ, MODE, DIM)                                                        \
-  extern "C" __global__ void __launch_bounds__(32 * (DIM ? 4 : FA_DECODE_MOST_WARPS), DIM ? 2 : 1)          \
+  extern "C" __global__ void __launch_bounds__(32 * FA_DECODE_MOST_WARPS, 1)          \
       name(const __grid_constant__ fa_cuda_params p) {                                                      \
     fa_decode_block<T, KV, VQ, MODE, DIM>(p);                                                               \
   }
