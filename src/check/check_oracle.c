@@ -26,27 +26,28 @@ static double largest_difference(const double *a, const double *b, int64_t count
  * additions rounds a partial sum of about sqrt(d) products), so 2^-24 * score_size is 2.5 of them. The
  * reference shows one sample of that error, which for a few rows may be near 0 by luck. An error e of the
  * scores moves p by a factor within exp(+-2e), o by at most 2 e max|v|, lse by at most e. Up to a score size
- * of 8 (fp32; 4096 fp16, 32768 bf16) this is below the floor. Beyond 2^14 the term is dropped: scores then
- * differ by so much that the rows are one-hot, and a rounding changes nothing. */
-static double score_rounding(double score_size) {
-  return score_size <= 0x1p14 ? 2.0 * 0x1p-24 * score_size : 0.0;
-}
+ * of 8 (fp32; 4096 fp16, 32768 bf16) this is below the floor. For o the term is dropped beyond 2^14: scores then
+ * differ by so much that the rows are one-hot, and a rounding changes nothing; lse has all of e still. */
+static double score_rounding(double score_size) { return 0x1p-24 * score_size; }
 
 /* o: max|o - oracle| <= 2 * max|same-precision reference - oracle| + floor * max|v|, the floor as said above.
  *
  * lse = m + log(sum of exp(s - m)) is granted what the same rule gives it, by this derivation. Errors of the
  * scores reach lse undiminished and unamplified (its derivative by s_j is p_j, and the p_j sum to 1), and the
- * reference has them too: 2 * max|reference - oracle|. The sum may be of P after rounding to the input type,
- * and the exponential no finer than that rounding, a relative error of at most the type's floor; the
- * logarithm makes it an absolute one: + floor. At last lse is rounded to fp32, and before that m and the
- * logarithm are, perhaps in base 2: a dozen roundings of 2^-24 |lse| are + 1e-6 |lse|. */
+ * reference has them too: 2 * max|reference - oracle|, or e where the floor no longer holds it and that is
+ * more. The sum may be of P after rounding to the input type, and the exponential no finer than that
+ * rounding, a relative error of at most the type's floor; the logarithm makes it an absolute one: + floor.
+ * At last lse is rounded to fp32, and before that m and the logarithm are, perhaps in base 2: a dozen
+ * roundings of 2^-24 |lse| are + 1e-6 |lse|. */
 fa_tolerance fa_tolerance_of(fa_dtype dtype, double max_abs_v, double score_size, const double *o_exact,
                              const double *o_same, int64_t count, const double *lse_exact,
                              const double *lse_same, int64_t rows) {
-  const double floor_unit = fmax(floor_of(dtype), score_rounding(score_size));
+  const double e = isfinite(score_size) ? score_rounding(score_size) : 0.0;
+  const int is_one_hot = score_size > 0x1p14;
+  const double floor_unit = fmax(floor_of(dtype), is_one_hot ? 0.0 : 2.0 * e);
   fa_tolerance t;
   t.o = 2.0 * largest_difference(o_exact, o_same, count) + floor_unit * max_abs_v;
-  t.lse = 2.0 * largest_difference(lse_exact, lse_same, rows) + floor_unit;
+  t.lse = fmax(2.0 * largest_difference(lse_exact, lse_same, rows), is_one_hot ? e : 0.0) + floor_unit;
   t.lse_relative = 1e-6;
   return t;
 }
