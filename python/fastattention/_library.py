@@ -5,6 +5,7 @@ build/lib of the checkout otherwise."""
 import ctypes
 import os
 import pathlib
+import sys
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 
 FLOAT32, FLOAT16, BFLOAT16, INT8, FP8_E4M3 = range(5)
@@ -134,8 +135,8 @@ class Context:
         options = ContextOptions(struct_size=ctypes.sizeof(ContextOptions), device=device.encode(), threads=threads)
         check(_lib.fa_context_create(byref(options), byref(self.handle)))
 
-    def __del__(self, destroy=_lib.fa_context_destroy):
-        if self.handle:
+    def __del__(self, destroy=_lib.fa_context_destroy, is_finalizing=sys.is_finalizing):
+        if self.handle and not is_finalizing():  # else kernels would be unloaded before the CUDA graphs that hold them
             destroy(self.handle)
 
 
@@ -151,6 +152,6 @@ class Plan:
     def run(self, arguments, workspace, stream=None):
         check(_lib.fa_attention_run(self.handle, byref(arguments), workspace, self.workspace_bytes, stream))
 
-    def __del__(self, destroy=_lib.fa_plan_destroy):
-        if self.handle:
+    def __del__(self, destroy=_lib.fa_plan_destroy, is_finalizing=sys.is_finalizing):
+        if self.handle and not is_finalizing():
             destroy(self.handle)

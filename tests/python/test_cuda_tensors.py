@@ -1,4 +1,7 @@
 """Torch tensors on a GPU: results, streams, graphs, and what is said to tensors that cannot be taken."""
+import subprocess
+import sys
+
 import numpy
 import pytest
 
@@ -76,6 +79,25 @@ def test_a_graph_replays():
     graph.replay()
     torch.cuda.synchronize()
     assert (out - exact(q, k, v)).abs().max() <= 2e-3
+
+
+def test_a_graph_that_lives_until_the_interpreter_ends():
+    """The process ends cleanly. (A segmentation fault at exit was seen once, beside other load, and not again.)"""
+    code = """
+import torch
+from fastattention import attention
+q, k, v = (torch.randn(1, 64, 8, 64, device="cuda", dtype=torch.float16) for _ in range(3))
+out = torch.empty_like(q)
+attention(q, k, v, out=out)
+torch.cuda.synchronize()
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    attention(q, k, v, out=out)
+graph.replay()
+torch.cuda.synchronize()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_tensors_that_cannot_be_taken():
