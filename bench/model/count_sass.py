@@ -30,10 +30,12 @@ XU = {"MUFU", "F2F", "F2I", "I2F", "FRND", "POPC", "FLO", "BREV", "S2R"}
 BRANCH = {"BRA", "BSSY", "BSYNC", "BREAK", "WARPSYNC", "BMOV", "CALL", "YIELD", "NOP", "BAR", "DEPBAR", "EXIT", "RET"}
 
 Instruction = collections.namedtuple("Instruction", "address text name stall write read wait")
-# outer: a tile is the loop this far outside the innermost with all tensor instructions.
+# steps: passes of an inner loop that has all tensor instructions of the path (1: there is no such loop; 0: they are in
+# several, which `trips` tells apart). With sm_75 this leaves restarts out, which have more, and of the paths with as many,
+# inside, first tile and edge, the first is the shortest.
 # hot: weight of loads of 16 bytes and of stores when the path is chosen (0: they carry no sign of the usual path).
 Plan = collections.namedtuple(
-    "Plan", "gpu name function head_dim rows keys warps blocks mma_macs mma_takes trips outer hot")
+    "Plan", "gpu name function head_dim rows keys warps blocks mma_macs mma_takes trips steps hot")
 
 
 def plans():
@@ -45,11 +47,13 @@ def plans():
             trips = [4, 4, 2]
         yield "sm70", Plan("V100", "prefill_sm70", f"prefill_sm70_d{d}", d, 256 // parts, 64 // parts, 8, 1, 256, 2,
                            trips, 0, 1)
-    shapes = ((64, 2, 4, 32, 2, []), (96, 1, 4, 32, 2, []), (128, 1, 4, 32, 2, []), (192, 1, 8, 32, 1, [3, 3]),
-              (256, 1, 8, 16, 1, [2, 2]))  # as prefill_shapes.h has them, and passes of K's and of V's loads
-    for d, row_tiles, warps, keys, blocks, trips in shapes:
-        yield "sm75", Plan("T4", "prefill_sm75", rf"fa_prefill_sm75_f16_{d}_{d}(_\d+)?", d, 16 * row_tiles * warps,
-                           keys, warps, blocks, 1024, 8, trips, 1, 1)
+    # As prefill_shapes.h has them, those that a T4 (64 KB of shared memory a multiprocessor) runs long sequences with.
+    shapes = ((64, 2, 4, 32, 32, 2), (96, 1, 4, 32, 32, 2), (128, 2, 8, 32, 16, 1), (192, 1, 8, 32, 32, 1),
+              (256, 1, 8, 16, 16, 1))
+    for d, row_tiles, warps, keys, step, blocks in shapes:
+        steps = keys // step  # one is no loop
+        yield "sm75", Plan("T4", "prefill_sm75", f"fa_prefill_sm75_f16_{d}_{d}_{row_tiles}x{warps}x{keys}", d,
+                           16 * row_tiles * warps, keys, warps, blocks, 1024, 8, [steps] if steps > 1 else [], steps, 1)
     for d, name, rows, keys in ((64, "xf_64x64_rf", 64, 64), (128, "xf_32x128_rf", 32, 128)):
         yield "xformers", Plan("V100", "xformers", name, d, rows, keys, 4, 3, 256, 2, [d // 32, keys // 32], 0, 0)
 
@@ -109,9 +113,8 @@ def target(instruction):
     return int(found[-1], 16) if found else None
 
 
-def main_loop(code, outer):
-    """Indices of the first and last instruction of the loop with the most tensor instructions: the shortest such, or
-    the one `outer` loops outside of it."""
+def main_loop(code):
+    """Indices of the first and last instruction of the loop with the most tensor instructions: the shortest such."""
     at = {i.address: n for n, i in enumerate(code)}
     loops = []
     for n, i in enumerate(code):
@@ -119,7 +122,7 @@ def main_loop(code, outer):
             first = at[target(i)]
             mma = sum(x.name.startswith("HMMA") for x in code[first:n + 1])
             loops.append((mma, first - n, first, n))
-    return sorted(loops, reverse=True)[outer][2:]
+    return max(loops)[2:]
 
 
 def path(code, first, last, hot, expected):
@@ -235,9 +238,10 @@ def row(plan, functions):
     if not names:
         sys.exit(f"count_sass: no function {plan.function}")
     code = functions[names[0]]
-    first, last = main_loop(code, plan.outer)
+    first, last = main_loop(code)
     tile = 2 * plan.rows * plan.keys * plan.head_dim // plan.warps // plan.mma_macs
-    walk = path(code, first, last, plan.hot, tile if plan.outer or not plan.trips else None)
+    expected = tile // plan.steps if plan.steps else None if plan.trips else tile
+    walk = path(code, first, last, plan.hot, expected)
     trace, left = unroll(code, walk, first, last, plan.trips)
     count = collections.Counter(unit(i.name) for i in trace)
     cycles = collections.Counter()
