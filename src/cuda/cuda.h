@@ -74,6 +74,7 @@ int32_t fa_cuda_multiprocessors(const fa_context *context);
 unsigned fa_cuda_shared_limit(const fa_context *context); /* bytes a block may have, opted in */
 /* Blocks of so much dynamic shared memory that a multiprocessor holds, as far as that decides. */
 int32_t fa_cuda_blocks_at_once(const fa_context *context, unsigned shared_bytes);
+int64_t fa_cuda_l2_bytes(const fa_context *context); /* 0: not known */
 int32_t fa_cuda_capability(const fa_context *context);    /* 70, 75, 80, 86, 89, 90, ... */
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cuda/append_cuda.h"
+#include "cuda/blocks_shape.h"
 #include "cuda/cuda.h"
 #include "cuda/cuda_driver.h"
 #include "cuda/cuda_images.h"
@@ -321,9 +322,9 @@ int32_t fa_cuda_multiprocessors(const fa_context *context) { return facts_of(con
 unsigned fa_cuda_shared_limit(const fa_context *context) { return facts_of(context->device_index)->shared_limit; }
 int32_t fa_cuda_blocks_at_once(const fa_context *context, unsigned shared_bytes) {
   const device_facts *f = facts_of(context->device_index);
-  const unsigned kept_by_the_system = f->capability >= 80 ? 1024 : 0; /* of each block */
-  return shared_bytes <= f->shared_limit ? (int32_t)(f->shared_total / (shared_bytes + kept_by_the_system)) : 0;
+  return fa_blocks_at_once(f->capability, f->shared_limit, f->shared_total, shared_bytes);
 }
+int64_t fa_cuda_l2_bytes(const fa_context *context) { return facts_of(context->device_index)->l2_bytes; }
 int32_t fa_cuda_capability(const fa_context *context) { return facts_of(context->device_index)->capability; }
 
 const fa_backend fa_cuda_backend = {

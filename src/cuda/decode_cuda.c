@@ -14,9 +14,8 @@
 
 enum {
   LEAST_PART = 64,          /* keys */
-  BLOCK_RESERVE = 1024,     /* bytes of shared memory that the system keeps of each block */
   ROW_WARPS = 4,
-  BLOCK_WARPS = 4, MOST_WARPS = FA_DECODE_MOST_WARPS
+  BLOCK_WARPS = 4
 };
 
 typedef struct decode_layout {
@@ -65,14 +64,14 @@ static int lay_out(const fa_plan *plan, int64_t warps, decode_layout *l) {
   static const struct {
     int64_t blocks, stages;
   } wanted[] = {{3, 3}, {2, 3}, {2, 2}, {1, 4}, {1, 3}, {1, 2}};
-  const int64_t all_rows = fa_max(plan->group * p->max_seqlen_q, 1), limit = fa_cuda_shared_limit(plan->context);
-  int64_t least_warps = 1, most_blocks = 3; /* registers: 3 blocks of 4 warps at 168 */
+  const int64_t all_rows = fa_max(plan->group * p->max_seqlen_q, 1);
+  int64_t least_warps = 1, most_warps = 12; /* registers: of a multiprocessor, at 168 a thread */
   l->mode = FA_DECODE_OWN;
   if (p->head_dim_v > 256) {
     l->mode = FA_DECODE_SLICE;
     warps = least_warps = fa_ceil_div(p->head_dim_v, 128);
   } else if (p->head_dim_v > 128) {
-    most_blocks = 2;
+    most_warps = 8;
   } else if (all_rows > FA_DECODE_STEP) {
     l->mode = FA_DECODE_ROWS_MODE;
     warps = least_warps = fa_min(fa_ceil_div(all_rows, FA_DECODE_STEP), ROW_WARPS);
@@ -82,7 +81,9 @@ static int lay_out(const fa_plan *plan, int64_t warps, decode_layout *l) {
       l->stages = wanted[n].stages;
       const int64_t blocks = wanted[n].blocks;
       const int64_t bytes = shared_bytes(p, l);
-      if (blocks > most_blocks || blocks * (bytes + BLOCK_RESERVE) > limit + BLOCK_RESERVE) continue;
+      if (blocks > fa_max(most_warps / l->warps, 1) || bytes > UINT32_MAX ||
+          fa_cuda_blocks_at_once(plan->context, (unsigned)bytes) < blocks)
+        continue;
       l->shared_bytes = (unsigned)bytes;
       l->rows = l->mode == FA_DECODE_ROWS_MODE ? FA_DECODE_STEP * l->warps : FA_DECODE_STEP;
       return 1;
@@ -123,7 +124,7 @@ fa_status fa_decode_any_prepare(fa_plan *plan) {
   /* A sequence that one block reads alone, on a device with room: more warps read it sooner. */
   decode_layout wide;
   if (made.function && made.layout.mode == FA_DECODE_OWN && plan->kv_splits == 1 &&
-      units < 2 * fa_cuda_multiprocessors(plan->context) && lay_out(plan, MOST_WARPS, &wide))
+      units <= fa_cuda_multiprocessors(plan->context) && lay_out(plan, FA_DECODE_MOST_WARPS, &wide))
     made.layout = wide;
   plan->tiles.level1_rows = rows;
   plan->tiles.level1_keys = fa_ceil_div(plan->problem.max_seqlen_kv, plan->kv_splits);

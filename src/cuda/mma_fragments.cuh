@@ -36,7 +36,7 @@ struct fa_half {
     const __half2 x = __floats2half2_rn(low, high);
     return *(const unsigned *)&x;
   }
-  /* a + b, which are packed as `both`. */
+  /* a + b, which are packed as `both`: not rounded, for speed; one weight's rounding is 2^-12 of o, half of o's own. */
   static FA_MEMBER float sum(unsigned, float a, float b) { return a + b; }
   static FA_MEMBER void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) { FA_MMA_K16("f16"); }
 };

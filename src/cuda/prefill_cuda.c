@@ -1,7 +1,7 @@
 /* Host side of the tensor-core prefill kernels: which instance serves a problem, its grid and its shared memory.
  *
- * Refused, for the next kernel of the table: fp32, head sizes above 256, KV splits,
- * int8 and fp8 KV. bf16 has no instruction below sm_80. */
+ * Refused, for the next kernel of the table: fp32, head sizes above 256, KV splits, int8 and fp8 KV, more than 65535 blocks
+ * of rows. bf16 has no instruction below sm_80. */
 #include <limits.h>
 #include <stdio.h>
 
@@ -22,15 +22,16 @@ typedef struct prefill {
 } prefill;
 
 enum { PLAIN, RULES };
-enum { GRID_LIMIT = 65535, SECTION_BYTES = 16 << 20, ROW_BLOCKS = 16 };
+enum { GRID_LIMIT = 65535, ROW_BLOCKS = 16 };
 
 #define TYPE_f16 FA_FLOAT16
 #define TYPE_bf16 FA_BFLOAT16
 #define FA_SHAPE(type, dqk, dv, row_tiles, warps, tile, step, blocks) \
   {TYPE_##type, KIND, dqk, dv, row_tiles, warps, tile, step, blocks},
 
-/* In order: the first that is large enough, and that the device runs as many blocks of at once as it is made for. More rows
- * a block read K and V less often, but a sequence of less than ROW_BLOCKS of them wants blocks of fewer rows. */
+/* Of the first bucket that is large enough: the first that the device runs as many blocks of at once as it is made for, or,
+ * where a sequence has less than ROW_BLOCKS blocks of its rows, the one of them with the fewest rows. (More rows a block
+ * read K and V less often; measured with 16K tokens a batch on an H200.) */
 static const shape sm80_shapes[] = {
 #define KIND PLAIN
     FA_SM80_PLAIN(f16) FA_SM80_PLAIN(bf16)
@@ -85,13 +86,15 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
 
   const int64_t rows = rows_of(s);
   const int64_t row_blocks = fa_ceil_div(p->max_seqlen_q, rows), kv_heads = p->batch * p->heads_kv;
-  /* KV heads whose K and V lie in L2 together while their queries run; more where the grid would not hold the sections. */
+  /* KV heads whose K and V lie in a third of L2 while their queries run; more where the grid would not hold the sections. */
+  const int64_t section_bytes = fa_cuda_l2_bytes(plan->context) / 3;
   const int64_t kv_bytes = fa_max(1, p->max_seqlen_kv) * (p->head_dim_qk + p->head_dim_v) * 2;
-  const int64_t section = fa_max(fa_max(1, fa_min(kv_heads, SECTION_BYTES / kv_bytes)), fa_ceil_div(kv_heads, GRID_LIMIT));
-  const int64_t section_heads = section * (p->heads_q / p->heads_kv);
+  const int64_t section = fa_max(fa_max(1, fa_min(kv_heads, section_bytes / kv_bytes)), fa_ceil_div(kv_heads, GRID_LIMIT));
+  const int64_t section_heads = section * plan->group;
   if (row_blocks > GRID_LIMIT || section_heads > INT_MAX || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
-    return fa_fail(FA_ERROR_UNSUPPORTED, "max_seqlen_q %lld, max_seqlen_kv %lld; %s takes %lld and less than 2^30",
-                   (long long)p->max_seqlen_q, (long long)p->max_seqlen_kv, kernel, (long long)(GRID_LIMIT * rows));
+    return fa_fail(FA_ERROR_UNSUPPORTED, "max_seqlen_q %lld, max_seqlen_kv %lld, %lld heads in all; %s takes %lld rows, less than 2^30 keys and 2^31 heads",
+                   (long long)p->max_seqlen_q, (long long)p->max_seqlen_kv, (long long)(p->batch * p->heads_q), kernel,
+                   (long long)(GRID_LIMIT * rows));
 
   prefill *data = fa_host_allocate(plan->context, sizeof *data);
   if (!data) return FA_ERROR_MEMORY;

@@ -8,12 +8,14 @@
  * vote a warp, whether its weights still sum to less than 4096. No maximum, no shuffle and no rescaling of O otherwise.
  * If they do not, the step's scores are computed again and m, O and the sums move (`restart`); so does the first step, and
  * every step where scores are huge.
- * Weights stay below 4096 = 2^12 (fp16 ends at 2^16), sums are fp32, so nothing is lost against the true maximum.
+ * Weights stay below 4096 = 2^12 (fp16 ends at 2^16) and sums are fp32: the relative error is that of the true maximum,
+ * but a row that one key dominates has a weight that is not 1 and is rounded (mma_fragments.cuh, `sum`).
  * One warp's exponentials run beside another warp's products: order within a warp (products of one step beside the
  * exponentials of another) costs more registers and branches than it hides.
  *
  * The tiling-mask's three cases: steps outside a warp's band are skipped, tiles inside the block's have no masking code
- * (`walk_inside`), the others select (`walk_edge`). Score rules (softcap, ALiBi, bias, mask) are a second instantiation: every step restarts.
+ * (`walk_inside`), the others select (`walk_edge`). Score rules (softcap, ALiBi, bias, mask) are a second instantiation:
+ * every step restarts.
  *
  * Order of blocks: KV heads in sections whose K and V fit L2, last rows (causal: most work) first inside.
  *
@@ -30,8 +32,8 @@
 
 #define FA_FAR 3.402823466e38f /* -m before any key: the first finite score overflows and restarts */
 #define FA_MOST_WEIGHT 4096.0f
-/* |m| beyond which m, rounded, and scores, fused into the exponent, differ by a factor that shows (2^11 units in the last
- * place): every step restarts then, with scores rounded as m was. */
+/* |m| beyond which m, rounded to 2^-12 or worse, and scores, fused into the exponent, differ by a factor that shows: every
+ * step restarts then, with scores rounded as m was. */
 #define FA_HUGE 2048.0f
 
 template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, int TILE, int NG> struct fa_prefill {
@@ -179,7 +181,8 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     for (int n = 0; n < NG * 2; ++n)
 #pragma unroll
       for (int r = 0; r < ROW_ENDS; ++r)
-        weigh_pair(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]), fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]), w, part, n, r);
+        weigh_pair(fmaf(x[r / 2][n][r % 2 * 2], scale, shift[r]), fmaf(x[r / 2][n][r % 2 * 2 + 1], scale, shift[r]), w,
+                   part, n, r);
     float all = part[0];
 #pragma unroll
     for (int r = 1; r < ROW_ENDS; ++r) all += part[r];
@@ -389,7 +392,7 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here
       if (ASYNC) fa_copy_wait<0>();
       __syncthreads();
       const unsigned next = base + (n + 1) % 2 * STAGE;
-      uint4 k_on_way[k_tile::each], v_on_way[v_tile::each]; /* without cp.async the next tile waits in registers */
+      uint4 k_on_way[k_tile::each], v_on_way[v_tile::each]; /* without cp.async: the next tile */
       if (n + 1 < whole) {
         k_from += TILE * k_stride;
         v_from += TILE * v_stride;

@@ -20,7 +20,6 @@
   FA_SHAPE(type, 192, 128, 1, 4, 32, 2, 2)  \
   FA_SHAPE(type, 192, 192, 1, 8, 64, 2, 1)  \
   FA_SHAPE(type, 192, 192, 1, 4, 32, 2, 2)  \
-  FA_SHAPE(type, 192, 192, 1, 8, 32, 2, 1)  \
   FA_SHAPE(type, 256, 256, 1, 8, 64, 2, 1)  \
   FA_SHAPE(type, 256, 256, 1, 4, 32, 2, 2)  \
   FA_SHAPE(type, 256, 256, 1, 8, 32, 2, 1)
@@ -30,7 +29,8 @@
   FA_SHAPE(type, 128, 128, 1, 4, 64, 2, 2)  \
   FA_SHAPE(type, 256, 256, 1, 8, 32, 1, 1)
 
-/* A Turing block has at most 64 KB of shared memory, and the tile on its way is held in registers. */
+/* A Turing block has at most 64 KB of shared memory, and the tile on its way is held in registers (spilled at 128,
+ * 192 and 256). */
 #define FA_SM75_PLAIN(type)                 \
   FA_SHAPE(type, 64, 64, 2, 4, 32, 2, 2)    \
   FA_SHAPE(type, 96, 96, 1, 4, 32, 2, 2)    \

@@ -31,6 +31,8 @@ static void decode_fills_the_device(void **state) {
   assert_int_equal(fa_split_count(512, 2048, 4096, 132, 64), 1);  /* full without */
   assert_int_equal(fa_split_count(8, 32, 512, 132, 64), 1);       /* joining would cost more than it saves */
   assert_int_equal(fa_split_count(64, 256, 4096, 132, 64), 1);    /* half of the multiprocessors read nearly as fast */
+  assert_int_equal(fa_split_count(128, 512, 32768, 132, 64), 1);
+  assert_true(fa_split_count(133, 532, 32768, 132, 64) > 1);      /* one multiprocessor would have twice the work */
 }
 
 static void memory_for_parts_is_bounded(void **state) {

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "cuda/blocks_shape.h"
 #include "cuda/prefill_shapes.h"
 
 enum { TURING = 64 * 1024, CONSUMER = 99 * 1024 };
@@ -50,7 +51,19 @@ static void consumer_ampere_and_ada(void **state) {
   every_bucket_fits(sm80_rules, COUNT(sm80_rules), CONSUMER);
 }
 
+/* The kilobyte a block that the system keeps came with Ampere: a T4 holds a block of all its 64 KB. */
+static void blocks_of_a_multiprocessor(void **state) {
+  (void)state;
+  assert_int_equal(fa_blocks_at_once(75, TURING, TURING, 65536), 1);
+  assert_int_equal(fa_blocks_at_once(75, TURING, TURING, 33024), 1);
+  assert_int_equal(fa_blocks_at_once(75, TURING, TURING, 32768), 2);
+  assert_int_equal(fa_blocks_at_once(75, TURING, TURING, 65537), 0);
+  assert_int_equal(fa_blocks_at_once(86, CONSUMER, 100 * 1024, 50 * 1024), 1);
+  assert_int_equal(fa_blocks_at_once(90, 227 * 1024, 228 * 1024, 75 * 1024), 3);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(turing), cmocka_unit_test(consumer_ampere_and_ada)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(turing), cmocka_unit_test(consumer_ampere_and_ada),
+                                     cmocka_unit_test(blocks_of_a_multiprocessor)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,7 +165,8 @@ struct fa_warp_sm70 {
   }
 
   /* P = exp2(c S - c m) with the m there is. False, and nothing done, if a row of the warp has no key yet (m = -inf), a
-   * huge m or a score too far above m. NaN in S makes P NaN, as in restart. Warps that share rows decide the same. */
+   * huge m or a score too far above m. NaN in S makes P NaN, as in restart. Warps that share rows decide the same.
+   * Sums are of weights before they are rounded, as in mma_fragments.cuh's fp16. */
   __device__ __forceinline__ bool weigh(const float (&s)[2][BLOCKS][8], unsigned (&pairs)[2][BLOCKS][4], float c_log2) {
     float rise = -CUDART_INF_F, size = 0.0f;
 #pragma unroll
