@@ -10,28 +10,13 @@
 #define FA_CUDA_PREFILL_LOAD_CUH
 
 #include "cuda/mma_fragments.cuh"
+#include "cuda/shared_memory.cuh"
 
 template <int DP> FA_DEVICE constexpr int fa_swizzle(int row) {
   return DP % 64 == 0 ? row & 7 : (row >> 1) & 3;
 }
 template <int DP> FA_DEVICE constexpr int fa_chunk_at(int row, int chunk) {
   return row * DP * 2 + ((chunk ^ fa_swizzle<DP>(row)) << 4);
-}
-
-FA_DEVICE unsigned fa_shared_address(const void *shared) { return (unsigned)__cvta_generic_to_shared(shared); }
-
-FA_DEVICE void fa_shared_store(unsigned address, uint4 x) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-               : "memory");
-}
-
-FA_DEVICE uint4 fa_shared_load(unsigned address) {
-  uint4 x;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "r"(address)
-               : "memory");
-  return x;
 }
 
 FA_DEVICE int2 fa_shared_fetch(unsigned address) {

@@ -167,11 +167,11 @@ struct fa_decoder {
       for (int e = 0; e < 4; ++e) x[n][e] = 0.0f;
     const auto piece = [&](int c) {
       const unsigned place = at + k_place(c / 2, g, c % 2 * 4 + t); /* 8 keys further on the swizzle is the same */
-      const uint4 a = fa_fetch(place), b = fa_fetch(place + 8 * 128);
+      const uint4 a = fa_shared_load(place), b = fa_shared_load(place + 8 * 128);
       const unsigned k0[4] = {a.x, a.y, a.z, a.w}, k1[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
       for (int i = 0; i < KS; ++i) {
-        const uint4 q = DIM ? held[DIM ? c * KS + i : 0] : fa_fetch(q_at + (c * KS + i) * 512 + lane * 16);
+        const uint4 q = DIM ? held[DIM ? c * KS + i : 0] : fa_shared_load(q_at + (c * KS + i) * 512 + lane * 16);
         if constexpr (IS_QUANTISED) {
           unsigned b0, b1;
           fa_widen<T, KV>::word(k0[i], b0, b1);
@@ -276,7 +276,7 @@ struct fa_decoder {
       unsigned v[4][4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint4 piece = fa_fetch(at + v_place(first + q, 8 * (i / 2) + 2 * t + i % 2, g));
+        const uint4 piece = fa_shared_load(at + v_place(first + q, 8 * (i / 2) + 2 * t + i % 2, g));
         v[i][0] = piece.x, v[i][1] = piece.y, v[i][2] = piece.z, v[i][3] = piece.w;
       }
 #pragma unroll
@@ -314,7 +314,7 @@ struct fa_decoder {
 
   __device__ __forceinline__ void hold_q() {
 #pragma unroll
-    for (int n = 0; n < (DIM ? HELD : 0); ++n) held[n] = fa_fetch(q_at + n * 512 + lane * 16);
+    for (int n = 0; n < (DIM ? HELD : 0); ++n) held[n] = fa_shared_load(q_at + n * 512 + lane * 16);
   }
 
   __device__ __forceinline__ void set_rows(int first, int count) {
@@ -356,9 +356,7 @@ struct fa_decoder {
       const int at = n % 32, product = n / 32 % products, row = first + n / 32 / products * 16 + at / 4;
       const int dim = product / KS * KD + at % 4 * (KD / 4) + product % KS * 4;
       const uint2 a = q_dims(row, count, dim), b = q_dims(row + 8, count, dim);
-      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"r"(to + n * 16), "r"(a.x), "r"(b.x), "r"(a.y),
-                   "r"(b.y)
-                   : "memory");
+      fa_shared_store(to + n * 16, make_uint4(a.x, b.x, a.y, b.y));
     }
   }
 };

@@ -4,6 +4,7 @@
 #define FA_CUDA_ANY_DECODE_FRAGMENTS_CUH
 
 #include "cuda/any/parts.cuh"
+#include "cuda/shared_memory.cuh"
 
 /* `bytes` (0 .. 16) of 16 from global to shared memory, zeros behind. `from` is aligned to 16. */
 FA_DEVICE void fa_park(unsigned to, const char *from, int bytes) {
@@ -20,8 +21,7 @@ FA_DEVICE void fa_park(unsigned to, const char *from, int bytes) {
       if (n < bytes) word[n / 4] |= (unsigned)(uint8_t)from[n] << n % 4 * 8;
     x = make_uint4(word[0], word[1], word[2], word[3]);
   }
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-               : "memory");
+  fa_shared_store(to, x);
 #endif
 }
 
@@ -29,9 +29,7 @@ FA_DEVICE void fa_park_whole(unsigned to, const char *from) {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to), "l"(from) : "memory");
 #else
-  const uint4 x = __ldg((const uint4 *)from);
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-               : "memory");
+  fa_shared_store(to, __ldg((const uint4 *)from));
 #endif
 }
 
@@ -63,15 +61,6 @@ FA_DEVICE void fa_park_wait(int pending) {
 #else
   (void)pending;
 #endif
-}
-
-FA_DEVICE uint4 fa_fetch(unsigned from) {
-  uint4 x;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];\n"
-               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "r"(from)
-               : "memory");
-  return x;
 }
 
 FA_DEVICE float2 fa_fetch_floats(unsigned from) {
