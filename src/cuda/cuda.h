@@ -31,7 +31,11 @@ typedef struct fa_cuda_shape {
   unsigned grid[3];
   unsigned threads; /* a block */
   unsigned shared_bytes;
+  unsigned cluster; /* blocks of one, along x; 0: no clusters */
 } fa_cuda_shape;
+
+/* How many clusters of `shape` the device runs at once; 0: it has none, or not with this function's code. For prepare. */
+int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape);
 
 /* Starts a kernel whose only parameter is `const __grid_constant__ fa_cuda_params`. Errors: DEVICE. */
 fa_status fa_cuda_start(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape,

@@ -301,15 +301,51 @@ fa_status fa_cuda_find_common(const fa_context *context, fa_cuda_common which, f
   return status;
 }
 
+static CUlaunchConfig launch_config(fa_cuda_shape shape, CUlaunchAttribute *cluster) {
+  memset(cluster, 0, sizeof *cluster);
+  cluster->id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+  cluster->value.clusterDim.x = shape.cluster;
+  cluster->value.clusterDim.y = cluster->value.clusterDim.z = 1;
+  CUlaunchConfig config = {.gridDimX = shape.grid[0], .gridDimY = shape.grid[1], .gridDimZ = shape.grid[2],
+                           .blockDimX = shape.threads, .blockDimY = 1, .blockDimZ = 1,
+                           .sharedMemBytes = shape.shared_bytes, .attrs = cluster, .numAttrs = 1};
+  return config;
+}
+
+int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape) {
+  enum { PORTABLE_CLUSTER = 8, LEAST_CODE = 90 }; /* older code has none, whatever the device */
+  CUresult result;
+  CUlaunchAttribute cluster;
+  int code = 0, clusters = 0;
+  if (fa_cuda_capability(context) < LEAST_CODE) return 0;
+  WITH_DEVICE(context, result, function_fact(&code, CU_FUNC_ATTRIBUTE_PTX_VERSION, (CUfunction)function));
+  if (result != CUDA_SUCCESS || code < LEAST_CODE) return 0;
+  if (shape.cluster > PORTABLE_CLUSTER) {
+    WITH_DEVICE(context, result,
+                function_attribute((CUfunction)function, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1));
+    if (result != CUDA_SUCCESS) return 0;
+  }
+  CUlaunchConfig config = launch_config(shape, &cluster);
+  WITH_DEVICE(context, result, most_clusters(&clusters, (CUfunction)function, &config));
+  return result == CUDA_SUCCESS ? clusters : 0;
+}
+
 fa_status fa_cuda_start_with(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape,
                              const void *params, fa_stream stream) {
   CUresult result;
   /* The driver copies the parameters before it returns. */
   void *parameters[1];
   memcpy(parameters, &params, sizeof params);
-  WITH_DEVICE(context, result,
-              launch((CUfunction)function, shape.grid[0], shape.grid[1], shape.grid[2], shape.threads, 1, 1,
-                     shape.shared_bytes, (CUstream)stream, parameters, NULL));
+  if (shape.cluster) {
+    CUlaunchAttribute cluster;
+    CUlaunchConfig config = launch_config(shape, &cluster);
+    config.hStream = (CUstream)stream;
+    WITH_DEVICE(context, result, launch_with(&config, (CUfunction)function, parameters, NULL));
+  } else {
+    WITH_DEVICE(context, result,
+                launch((CUfunction)function, shape.grid[0], shape.grid[1], shape.grid[2], shape.threads, 1, 1,
+                       shape.shared_bytes, (CUstream)stream, parameters, NULL));
+  }
   return result == CUDA_SUCCESS ? FA_OK : failed(context, "a kernel could not be started", result);
 }
 

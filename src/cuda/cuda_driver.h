@@ -35,6 +35,9 @@
   FIELD(function_attribute, "cuFuncSetAttribute", (CUfunction, CUfunction_attribute, int))                         \
   FIELD(launch, "cuLaunchKernel",                                                                                  \
         (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, void **)) \
+  FIELD(launch_with, "cuLaunchKernelEx", (const CUlaunchConfig *, CUfunction, void **, void **))                   \
+  FIELD(most_clusters, "cuOccupancyMaxActiveClusters", (int *, CUfunction, const CUlaunchConfig *))                \
+  FIELD(function_fact, "cuFuncGetAttribute", (int *, CUfunction_attribute, CUfunction))                            \
   FIELD(pointer_attribute, "cuPointerGetAttribute", (void *, CUpointer_attribute, CUdeviceptr))
 
 typedef struct fa_cuda_driver {

@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "cuda/divisor.h"
+
 /* Strides in elements, as in fa_tensor. */
 typedef struct fa_cuda_tensor {
   void *data;
@@ -50,8 +52,12 @@ typedef struct fa_cuda_params {
    * up to split_tile. Partial results in fp32: split_o [splits][rows][head_dim_v], split_sums [splits][rows], with
    * row = (b * heads_q + h) * max_seqlen_q + i. */
   int32_t splits, split_tile;
+  int32_t stages; /* decode on tensor cores: of keys in shared memory */
   float *split_o;
   fa_split_sum *split_sums;
+
+  fa_divisor by_group, by_heads_kv, by_page_size, by_splits, by_split_tile;
+  fa_divisor by_tiles; /* blocks of rows of a KV head */
 } fa_cuda_params;
 
 #endif

@@ -10,18 +10,24 @@
 #include "core/kernel_declarations.h"
 #include "cuda/decode_shape.h"
 #include "cuda/kv_split_cuda.h"
+#include "cuda/kv_split_shape.h"
 #include "cuda/plain_cuda.h"
 
 enum {
-  LEAST_PART = 64,          /* keys */
+  LEAST_PART = 64, /* keys */
   ROW_WARPS = 4,
-  BLOCK_WARPS = 4
+  /* Warps of OWN, by what an H200 read soonest: 4, and 8 for as many keys, where a block is alone on a multiprocessor; 2
+   * where there are more blocks than multiprocessors hold of 4 warps. */
+  BLOCK_WARPS = 4,
+  WIDE_KEYS = 512,
+  SLIM_WARPS = 2,
 };
 
 typedef struct decode_layout {
   int mode; /* FA_DECODE_OWN, .. */
   int64_t warps, stages;
   int64_t rows;      /* packed rows of a block */
+  int64_t cluster;   /* blocks of one, which join the parts; 0: a launch of its own joins them */
   unsigned shared_bytes;
 } decode_layout;
 
@@ -45,21 +51,31 @@ static int64_t v_pieces(const fa_attention_problem *p) {
   return fa_ceil_div(p->head_dim_v * (int64_t)fa_dtype_bytes(p->kv_dtype), 128);
 }
 
+/* Both head sizes 128, or 64 where that is a whole line of 128 bytes too. */
+static int has_own_instance(const fa_attention_problem *p) {
+  return p->head_dim_qk == p->head_dim_v && (p->head_dim_v == 128 || (p->head_dim_v == 64 && p->kv_dtype == p->dtype));
+}
+
 /* Shared memory of a block, as any/decode_any_block.cuh lays it out. */
-static int64_t shared_bytes(const fa_attention_problem *p, const decode_layout *l) {
+static int64_t shared_bytes(const fa_plan *plan, const decode_layout *l) {
+  const fa_attention_problem *p = &plan->problem;
   const int64_t is_quantised = p->kv_dtype != p->dtype, size = (int64_t)fa_dtype_bytes(p->kv_dtype);
-  const int64_t q = k_pieces(p) * (4 / size) * 512 * (l->mode == FA_DECODE_ROWS_MODE ? l->warps : 1);
+  const int64_t q_tiles = l->mode == FA_DECODE_ROWS_MODE ? l->warps : has_own_instance(p) ? 0 : 1; /* else in registers */
+  const int64_t q = k_pieces(p) * (4 / size) * 512 * q_tiles;
   const int64_t step = (fa_ceil_div(k_pieces(p), 2) + v_pieces(p)) * 2048 + is_quantised * 128;
   const int64_t ring = l->stages * step * (l->mode == FA_DECODE_SLICE ? 1 : l->warps);
   const int64_t columns = v_pieces(p) * (128 / size) + FA_DECODE_JOIN_PAD;
   const int64_t join = 4 * (l->warps * FA_DECODE_JOIN_HEAD +
                             (l->mode == FA_DECODE_SLICE ? 1 : l->warps) * FA_DECODE_STEP * columns);
-  return fa_max(q + ring, join);
+  const int64_t rows = fa_min(FA_DECODE_STEP * (l->mode == FA_DECODE_ROWS_MODE ? l->warps : 1), plan->group * p->max_seqlen_q);
+  return fa_max(q + ring, join) + (l->cluster ? FA_DECODE_EXCHANGE_BYTES(l->cluster, rows, p->head_dim_v) : 0);
 }
 
-/* `warps` where the mode leaves it open. The first of these that fits: many loads in flight first, then a few blocks to
- * overlap one's arithmetic with another's waiting. A block less than 4 warps is for wide heads on small shared memories. */
-static int lay_out(const fa_plan *plan, int64_t warps, decode_layout *l) {
+/* For parts of `part` keys, with `warps` where the mode leaves it open. The first of these that fits: many loads in flight
+ * first, then a few blocks to overlap one's arithmetic with another's waiting; never more stages than a part fills. Fewer
+ * warps than asked for is for wide heads on small shared memories. */
+static int lay_out(const fa_plan *plan, int64_t part, int64_t warps, int64_t cluster, decode_layout *l) {
+  l->cluster = cluster;
   const fa_attention_problem *p = &plan->problem;
   static const struct {
     int64_t blocks, stages;
@@ -78,9 +94,9 @@ static int lay_out(const fa_plan *plan, int64_t warps, decode_layout *l) {
   }
   for (l->warps = warps; l->warps >= least_warps; l->warps /= 2)
     for (size_t n = 0; n < sizeof wanted / sizeof wanted[0]; ++n) {
-      l->stages = wanted[n].stages;
-      const int64_t blocks = wanted[n].blocks;
-      const int64_t bytes = shared_bytes(p, l);
+      const int64_t in_stage = FA_DECODE_STEP * (l->mode == FA_DECODE_SLICE ? 1 : l->warps), blocks = wanted[n].blocks;
+      l->stages = fa_min(wanted[n].stages, fa_max(fa_ceil_div(part, in_stage), 2));
+      const int64_t bytes = shared_bytes(plan, l);
       if (blocks > fa_max(most_warps / l->warps, 1) || bytes > UINT32_MAX ||
           fa_cuda_blocks_at_once(plan->context, (unsigned)bytes) < blocks)
         continue;
@@ -89,11 +105,6 @@ static int lay_out(const fa_plan *plan, int64_t warps, decode_layout *l) {
       return 1;
     }
   return 0;
-}
-
-/* Both head sizes 128, or 64 where that is a whole line of 128 bytes too. */
-static int has_own_instance(const fa_attention_problem *p) {
-  return p->head_dim_qk == p->head_dim_v && (p->head_dim_v == 128 || (p->head_dim_v == 64 && p->kv_dtype == p->dtype));
 }
 
 static fa_status find_tensor(const fa_plan *plan, choice *made) {
@@ -110,22 +121,52 @@ static fa_status find_tensor(const fa_plan *plan, choice *made) {
                       fa_cuda_shared_limit(plan->context), &made->function);
 }
 
+/* The layout of clusters of `blocks` that share the sequences of `units`; 0: none that all run at once (a cluster lies in one
+ * part of the device, a GPC, where a large one may find no room beside others), or with problem.kv_splits none at all. */
+static int lay_out_cluster(const fa_plan *plan, int64_t units, int64_t blocks, fa_cuda_function function, decode_layout *l) {
+  const int64_t forced = plan->problem.kv_splits, part = fa_ceil_div(plan->problem.max_seqlen_kv, blocks);
+  if (blocks > FA_DECODE_MOST_PARTS || part < (forced ? 1 : LEAST_PART) || units > INT32_MAX / blocks) return 0;
+  if (!lay_out(plan, part, part < WIDE_KEYS ? BLOCK_WARPS : FA_DECODE_MOST_WARPS, blocks, l)) return 0;
+  const fa_cuda_shape shape = {{(unsigned)(units * blocks), 1, 1}, (unsigned)(32 * l->warps), l->shared_bytes, (unsigned)blocks};
+  return fa_cuda_clusters_at_once(plan->context, function, shape) >= (forced ? 1 : units);
+}
+
+/* How many blocks share a sequence: plan->kv_splits is to become the result. And made->layout for them. */
+static int64_t share_sequences(const fa_plan *plan, int64_t units, choice *made) {
+  const int64_t keys = plan->problem.max_seqlen_kv, processors = fa_cuda_multiprocessors(plan->context);
+  int64_t splits = fa_cuda_choose_splits(plan, units, LEAST_PART);
+  if (!made->function) return splits;
+  const int64_t warps = splits > 1 ? BLOCK_WARPS
+                        : units <= processors ? FA_DECODE_MOST_WARPS
+                        : units <= 2 * processors ? BLOCK_WARPS
+                                                  : SLIM_WARPS;
+  decode_layout l;
+  if (lay_out(plan, fa_ceil_div(keys, splits), warps, 0, &l)) made->layout = l;
+  if (plan->problem.kv_splits) {
+    if (splits > 1 && lay_out_cluster(plan, units, splits, made->function, &l)) made->layout = l;
+    return splits;
+  }
+  int64_t cost = fa_split_cost(units, fa_cuda_rows(plan), keys, processors, splits);
+  for (int64_t blocks = 2; blocks <= FA_DECODE_MOST_PARTS && units <= processors; blocks *= 2) {
+    const int64_t here = fa_cluster_cost(units, keys, processors, blocks);
+    if (here > cost || !lay_out_cluster(plan, units, blocks, made->function, &l)) continue;
+    splits = blocks, cost = here, made->layout = l;
+  }
+  return splits;
+}
+
 fa_status fa_decode_any_prepare(fa_plan *plan) {
   choice made = {0};
   fa_status status = fa_cuda_find_plain(plan, &made.plain);
-  if (status == FA_OK && takes_tensor_cores(plan) && lay_out(plan, BLOCK_WARPS, &made.layout)) status = find_tensor(plan, &made);
+  if (status == FA_OK && takes_tensor_cores(plan) && lay_out(plan, plan->problem.max_seqlen_kv, BLOCK_WARPS, 0, &made.layout))
+    status = find_tensor(plan, &made);
   if (status != FA_OK) return status;
 
   const int64_t rows = made.function ? made.layout.rows : made.plain.rows;
   const int64_t units = fa_cuda_row_blocks(plan, rows);
   const int64_t most_units = fa_max(units, fa_cuda_row_blocks(plan, made.plain.rows)); /* rows that are not aligned */
-  status = fa_cuda_prepare_splits(plan, units, most_units, LEAST_PART, &made.join);
+  status = fa_cuda_prepare_splits(plan, share_sequences(plan, units, &made), most_units, &made.join);
   if (status != FA_OK) return status;
-  /* A sequence that one block reads alone, on a device with room: more warps read it sooner. */
-  decode_layout wide;
-  if (made.function && made.layout.mode == FA_DECODE_OWN && plan->kv_splits == 1 &&
-      units <= fa_cuda_multiprocessors(plan->context) && lay_out(plan, FA_DECODE_MOST_WARPS, &wide))
-    made.layout = wide;
   plan->tiles.level1_rows = rows;
   plan->tiles.level1_keys = fa_ceil_div(plan->problem.max_seqlen_kv, plan->kv_splits);
   plan->tiles.level2_rows = made.function ? FA_DECODE_STEP : rows / 8;
@@ -144,16 +185,20 @@ fa_status fa_decode_any_run(const fa_plan *plan, const fa_attention_args *args, 
   if (plan->problem.max_seqlen_q == 0) return FA_OK; /* no rows, whatever the ragged tensors could hold */
   fa_cuda_params params;
   fa_cuda_params_of(plan, args, &params);
+  const decode_layout *l = &made->layout;
+  const int is_tensor = made->function && params.aligned;
   fa_status status;
-  if (made->function && params.aligned) {
-    const decode_layout *l = &made->layout;
-    fa_cuda_split_params(plan, workspace, FA_DECODE_STEP * (l->mode == FA_DECODE_SLICE ? 1 : l->warps), &params);
+  if (is_tensor) {
+    fa_cuda_split_params(plan, workspace, FA_DECODE_STEP * (l->mode == FA_DECODE_SLICE ? 1 : l->warps), l->rows,
+                         &params);
+    params.stages = (int32_t)l->stages;
     const int64_t blocks = fa_cuda_row_blocks(plan, l->rows) * plan->kv_splits;
-    const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, (unsigned)(32 * l->warps), l->shared_bytes};
+    const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, (unsigned)(32 * l->warps), l->shared_bytes, (unsigned)l->cluster};
     status = fa_cuda_start(plan->context, made->function, shape, &params, stream);
   } else {
-    fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, &params);
+    fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, made->plain.rows, &params);
     status = fa_cuda_start_plain(plan, &made->plain, &params, stream);
   }
-  return status == FA_OK ? fa_cuda_join_splits(plan, made->join, &params, stream) : status;
+  if (status != FA_OK || (is_tensor && l->cluster)) return status;
+  return fa_cuda_join_splits(plan, made->join, &params, stream);
 }

@@ -5,15 +5,21 @@
 
 #include "cuda/cuda.h"
 
-/* The plan's kv_splits and kernel_workspace_bytes, for `units` blocks a part (`most_units` if run may take the kernel with
- * more): fa_split_count of the plan's maxima, no part shorter than `least_part` keys at the longest; problem.kv_splits
- * forces (to FA_MOST_SPLITS). *join becomes what fa_cuda_join_splits starts, NULL for one part.
- * Errors: UNSUPPORTED where a grid would be too large, DEVICE. */
-fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t units, int64_t most_units, int64_t least_part,
-                                 fa_cuda_function *join);
+/* Parts for `units` blocks a part: fa_split_count of the plan's maxima, no part shorter than `least_part` keys at the
+ * longest; problem.kv_splits forces (to FA_MOST_SPLITS). */
+int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part);
 
-/* splits, split_tile, split_o and split_sums of params. workspace has the plan's kernel_workspace_bytes. */
-void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_tile, fa_cuda_params *params);
+/* Rows of o in all. */
+int64_t fa_cuda_rows(const fa_plan *plan);
+
+/* The plan's kv_splits, kernel_workspace_bytes and *join, which fa_cuda_join_splits starts: NULL for one part. `most_units`
+ * blocks a part at most.
+ * Errors: UNSUPPORTED where a grid would be too large, DEVICE. */
+fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_function *join);
+
+/* What params say of parts and of blocks with block_rows packed rows. workspace has the plan's kernel_workspace_bytes. */
+void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_tile, int64_t block_rows,
+                          fa_cuda_params *params);
 
 fa_status fa_cuda_join_splits(const fa_plan *plan, fa_cuda_function function, const fa_cuda_params *params,
                               fa_stream stream);

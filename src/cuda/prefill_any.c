@@ -37,7 +37,7 @@ fa_status fa_cuda_find_plain(const fa_plan *plan, fa_cuda_plain *plain) {
 fa_status fa_cuda_start_plain(const fa_plan *plan, const fa_cuda_plain *plain, const fa_cuda_params *params,
                               fa_stream stream) {
   const int64_t blocks = fa_cuda_row_blocks(plan, plain->rows) * plan->kv_splits;
-  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0};
+  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0, 0};
   return fa_cuda_start(plan->context, plain->function, shape, params, stream);
 }
 
@@ -46,7 +46,7 @@ fa_status fa_prefill_any_prepare(fa_plan *plan) {
   fa_status status = fa_cuda_find_plain(plan, &made.plain);
   if (status != FA_OK) return status;
   const int64_t units = fa_cuda_row_blocks(plan, made.plain.rows);
-  status = fa_cuda_prepare_splits(plan, units, units, LEAST_PART, &made.join);
+  status = fa_cuda_prepare_splits(plan, fa_cuda_choose_splits(plan, units, LEAST_PART), units, &made.join);
   if (status != FA_OK) return status;
   plan->tiles.level1_rows = made.plain.rows;
   plan->tiles.level1_keys = plan->tiles.level2_keys = FA_CUDA_PLAIN_KEYS;
@@ -65,7 +65,7 @@ fa_status fa_prefill_any_run(const fa_plan *plan, const fa_attention_args *args,
   if (plan->problem.max_seqlen_q == 0) return FA_OK; /* no rows, whatever the ragged tensors could hold */
   fa_cuda_params params;
   fa_cuda_params_of(plan, args, &params);
-  fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, &params);
+  fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, made->plain.rows, &params);
   const fa_status status = fa_cuda_start_plain(plan, &made->plain, &params, stream);
   return status == FA_OK ? fa_cuda_join_splits(plan, made->join, &params, stream) : status;
 }

@@ -101,11 +101,10 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
   char name[96];
   snprintf(name, sizeof name, "fa_%s_%s_%lld_%lld_%dx%dx%d%s", kernel, fa_dtype_name(s->dtype),
            (long long)s->dqk, (long long)s->dv, s->row_tiles, s->warps, s->tile, s->rules ? "_rules" : "");
-  data->launch.grid[0] = (unsigned)section_heads;
-  data->launch.grid[1] = (unsigned)row_blocks;
-  data->launch.grid[2] = (unsigned)fa_ceil_div(kv_heads, section);
-  data->launch.threads = (unsigned)s->warps * 32u;
-  data->launch.shared_bytes = shared_bytes(s);
+  *data = (prefill){.launch = {.grid = {(unsigned)section_heads, (unsigned)row_blocks,
+                                        (unsigned)fa_ceil_div(kv_heads, section)},
+                               .threads = (unsigned)s->warps * 32u,
+                               .shared_bytes = shared_bytes(s)}};
   const fa_status status = fa_cuda_find(plan->context, kernel, name, data->launch.shared_bytes, &data->function);
   if (status) {
     fa_host_free(plan->context, data);

@@ -69,7 +69,7 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::finish(const fa_sequence &s
     __syncwarp();
 #pragma unroll 1
     for (; broken; broken &= broken - 1) /* o and lse again */
-      fa_exact_row(p, s.batch, 0, block.head, first_row + __ffs(broken) - 1, 0, s.seqlen_kv);
+      fa_exact_row(p, s.batch, 0, block.head, first_row + __ffs(broken) - 1, 0, s.seqlen_kv, FA_ALL_COLUMNS);
   }
 }
 

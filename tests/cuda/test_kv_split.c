@@ -32,7 +32,21 @@ static void decode_fills_the_device(void **state) {
   assert_int_equal(fa_split_count(8, 32, 512, 132, 64), 1);       /* joining would cost more than it saves */
   assert_int_equal(fa_split_count(64, 256, 4096, 132, 64), 1);    /* half of the multiprocessors read nearly as fast */
   assert_int_equal(fa_split_count(128, 512, 32768, 132, 64), 1);
-  assert_true(fa_split_count(133, 532, 32768, 132, 64) > 1);      /* one multiprocessor would have twice the work */
+  assert_int_equal(fa_split_count(133, 532, 32768, 132, 64), 1);  /* two blocks of a multiprocessor read at once */
+  assert_true(fa_split_count(96, 384, 32768, 132, 64) > 1);       /* some pairs of multiprocessors would end early */
+}
+
+static void clusters_share_what_one_block_reads_slowly(void **state) {
+  (void)state;
+  for (int64_t keys = 512; keys <= 262144; keys *= 2) {
+    const int64_t alone = fa_split_cost(8, 32, keys, 132, 1), parts = fa_split_count(8, 32, keys, 132, 64);
+    assert_true(fa_cluster_cost(8, keys, 132, 8) < alone);
+    assert_true(fa_cluster_cost(8, keys, 132, 8) < fa_split_cost(8, 32, keys, 132, parts));
+    if (keys <= 1024) assert_true(fa_cluster_cost(8, keys, 132, 8) < fa_cluster_cost(8, keys, 132, 16));
+    assert_true(fa_cluster_cost(128, keys, 132, 2) > fa_split_cost(128, 512, keys, 132, 1)); /* full already */
+  }
+  /* One sequence of one KV head: sixteen blocks are not enough for a long one. */
+  assert_true(fa_cluster_cost(1, 262144, 132, 16) > fa_split_cost(1, 4, 262144, 132, fa_split_count(1, 4, 262144, 132, 64)));
 }
 
 static void memory_for_parts_is_bounded(void **state) {
@@ -49,6 +63,7 @@ static void memory_for_parts_is_bounded(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(long_prefill_is_not_split), cmocka_unit_test(decode_fills_the_device),
+                                     cmocka_unit_test(clusters_share_what_one_block_reads_slowly),
                                      cmocka_unit_test(memory_for_parts_is_bounded)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,8 +2,9 @@
  *   own128   head_dim_v to 128, at most 16 packed rows a KV head   rows128   the same head sizes, more rows
  *   d64, d128 both head sizes 64 or 128, as own128, addresses without arithmetic and q in registers
  *   own256   head_dim_v to 256                                     slice     head_dim_v to 640
- * head_dim_qk to 576 everywhere. Grid x = batch * heads_kv * splits * tiles of rows; 32 to 256 threads; dynamic shared
- * memory by decode_cuda.c: q (k pieces * 1 KB of 32 dims) + 2 to 4 stages, e.g. 100 KB for D = 128, 4 warps, 3 stages.
+ * head_dim_qk to 576 everywhere. Grid x = batch * heads_kv * tiles of rows * splits; 32 to 256 threads; dynamic shared
+ * memory by decode_cuda.c: what a cluster exchanges, q where it is not in registers (k pieces * 1 KB of 32 dims), 2 to 4
+ * stages, e.g. 96 KB for D = 128, 4 warps, 3 stages.
  * One query over 256K keys, 32 heads on 8, fp16: 4361 GB/s on an H200, 97 % of a plain read [measured, docs/performance.md]. */
 #include "cuda/any/decode_any_block.cuh"
 

@@ -1,41 +1,38 @@
-/* One block of the decode on tensor cores: the ring of stages, and joining the warps. See decode_any_mma.cuh. */
+/* One block of the decode on tensor cores: the ring of stages, joining the warps, and joining the blocks of a cluster. See
+ * decode_any_mma.cuh. */
 #ifndef FA_CUDA_ANY_DECODE_ANY_BLOCK_CUH
 #define FA_CUDA_ANY_DECODE_ANY_BLOCK_CUH
 
+#include "cuda/any/cluster.cuh"
 #include "cuda/any/decode_any_mma.cuh"
 
-FA_DEVICE unsigned fa_dynamic_shared_bytes() {
-  unsigned bytes;
-  asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(bytes));
-  return bytes;
-}
-
-/* All keys of the block through the ring; what it finds stays in the decoder. */
+/* All keys of the block through the ring in shared memory; what it finds stays in the decoder. */
 template <class D, int MODE>
-FA_DEVICE void fa_decode_keys(D &d, int first_row, int count, unsigned shared) {
+FA_DEVICE void fa_decode_keys(D &d, unsigned shared) {
   const int tiles = MODE == FA_DECODE_ROWS_MODE ? d.warps : 1;
-  const unsigned q_bytes = d.k_pieces * D::KS * 512, ring = shared + tiles * q_bytes;
+  const unsigned q_bytes = D::HELD ? 0 : d.k_pieces * D::KS * 512, ring = shared + tiles * q_bytes;
   const unsigned step_bytes = (d.k_lines() + d.v_pieces) * 2048 + (D::IS_QUANTISED ? 128 : 0);
   const int in_stage = MODE == FA_DECODE_SLICE ? 1 : d.warps; /* steps */
   const unsigned stage_bytes = in_stage * step_bytes;
-  const int stages = min((int)((fa_dynamic_shared_bytes() - tiles * q_bytes) / stage_bytes), (int)FA_DECODE_MOST_STAGES);
-  const int steps = (d.end - d.begin + FA_DECODE_STEP - 1) / FA_DECODE_STEP, rounds = (steps + in_stage - 1) / in_stage;
+  const int stages = d.p.stages, steps = (d.end - d.begin + FA_DECODE_STEP - 1) / FA_DECODE_STEP;
   const int mine = MODE == FA_DECODE_SLICE ? 0 : d.warp; /* which step of a stage this warp copies */
   d.q_at = shared + (MODE == FA_DECODE_ROWS_MODE ? d.warp * q_bytes : 0);
 
   /* The first copies fly while q is read. */
   if (steps > 0) d.locate(mine);
-  for (int round = 0; round < stages - 1; ++round) {
-    const int step = round * in_stage + mine;
-    if (step < steps) d.copy(ring + round * stage_bytes + mine * step_bytes, step, step + in_stage);
+  int later = mine; /* the step that this warp copies next */
+  for (int n = 0; n < stages - 1; ++n, later += in_stage) {
+    if (later < steps) d.copy(ring + n * stage_bytes + mine * step_bytes, later, later + in_stage);
     fa_park_commit();
   }
-  d.load_q(shared, first_row, tiles, count);
-  __syncthreads();
-  d.hold_q();
+  if (MODE == FA_DECODE_ROWS_MODE)
+    d.load_q(0, 1);
+  else
+    d.load_q(d.warp, d.warps);
+  if (!D::HELD) __syncthreads();
 
   int slot = 0, free_slot = stages - 1;
-  for (int round = 0; round < rounds; ++round) {
+  for (int step = 0; step < steps; step += in_stage, later += in_stage) {
     fa_park_wait(stages - 2);
     /* Everybody's copies of this round are there, and the slot of the round before is read out. OWN: a warp reads only
      * what its lanes copied. */
@@ -43,25 +40,23 @@ FA_DEVICE void fa_decode_keys(D &d, int first_row, int count, unsigned shared) {
       __syncwarp();
     else
       __syncthreads();
-    const int later = (round + stages - 1) * in_stage + mine;
     if (later < steps) d.copy(ring + free_slot * stage_bytes + mine * step_bytes, later, later + in_stage);
     fa_park_commit();
     const unsigned at = ring + slot * stage_bytes;
     if (MODE == FA_DECODE_OWN) {
-      if (round * in_stage + mine < steps) d.work(at + mine * step_bytes, round * in_stage + mine);
+      if (step + mine < steps) d.work(at + mine * step_bytes, step + mine);
     } else if (MODE == FA_DECODE_ROWS_MODE) {
       if (d.rows > 0)
-        for (int n = 0; n < in_stage && round * in_stage + n < steps; ++n)
-          d.work(at + n * step_bytes, round * in_stage + n);
+        for (int n = 0; n < in_stage && step + n < steps; ++n) d.work(at + n * step_bytes, step + n);
     } else {
-      d.work(at, round);
+      d.work(at, step);
     }
     free_slot = slot;
     slot = slot + 1 == stages ? 0 : slot + 1;
   }
 }
 
-/* Accumulators to shared memory: o as [16, stride] of this warp (SLICE: its columns of the one). */
+/* Accumulators of this warp's rows to shared memory: o as [16, stride] of this warp (SLICE: its columns of the one). */
 template <class D, int VQ, int MODE>
 FA_DEVICE void fa_decode_spill(D &d, float *head, float *o, int stride) {
 #pragma unroll
@@ -74,18 +69,112 @@ FA_DEVICE void fa_decode_spill(D &d, float *head, float *o, int stride) {
   const float unit = D::IS_QUANTISED ? d.v_unit : 1.0f;
   const int first = MODE == FA_DECODE_SLICE ? d.warp * VQ : 0;
 #pragma unroll
-  for (int q = 0; q < VQ; ++q) {
-    if (first + q >= d.v_pieces) break;
+  for (int r = 0; r < 2; ++r) { /* accumulator c: row g + 8 (c / 2), column 2t + c % 2 */
+    if (d.g + 8 * r >= d.rows) continue;
 #pragma unroll
-    for (int e = 0; e < D::NV; e += 4)
+    for (int q = 0; q < VQ; ++q) {
+      if (first + q >= d.v_pieces) break;
 #pragma unroll
-      for (int c = 0; c < 4; ++c) { /* accumulator c: row g + 8 (c / 2), column 2t + c % 2 */
-        const int n = q * D::NV + e, column = (first + q) * D::VD + (2 * d.t + c % 2) * D::NV + e;
-        *(float4 *)(o + (d.g + c / 2 * 8) * stride + column) =
-            make_float4(d.o[n][c] * unit, d.o[n + 1][c] * unit, d.o[n + 2][c] * unit, d.o[n + 3][c] * unit);
-      }
+      for (int e = 0; e < D::NV; e += 4)
+#pragma unroll
+        for (int c = 2 * r; c < 2 * r + 2; ++c) {
+          const int n = q * D::NV + e, column = (first + q) * D::VD + (2 * d.t + c % 2) * D::NV + e;
+          *(float4 *)(o + (d.g + 8 * r) * stride + column) =
+              make_float4(d.o[n][c] * unit, d.o[n + 1][c] * unit, d.o[n + 2][c] * unit, d.o[n + 3][c] * unit);
+        }
+    }
   }
 }
+
+/* ------------------------------------------------------------------ joining
+ * A row's results lie in parts: of the warps of a block, then of the blocks of a cluster. A warp joins FA_DECODE_PIECE
+ * columns of a row at a time, four a lane; lanes n and n + 16 know part n's maximum (log2 units) and sum. */
+
+struct fa_joined {
+  float max, sum; /* of the row, in every lane */
+  float weight;   /* of this lane's part */
+};
+
+FA_DEVICE fa_joined fa_join_heads(float max, float sum) {
+  fa_joined j = {max, 0.0f, 0.0f};
+#pragma unroll
+  for (int across = FA_DECODE_MOST_PARTS / 2; across; across /= 2)
+    j.max = fmaxf(j.max, __shfl_xor_sync(0xffffffffu, j.max, across));
+  j.weight = fa_exp2(max - (j.max == -CUDART_INF_F ? 0.0f : j.max));
+  j.sum = sum * j.weight;
+#pragma unroll
+  for (int across = FA_DECODE_MOST_PARTS / 2; across; across /= 2)
+    j.sum += __shfl_xor_sync(0xffffffffu, j.sum, across);
+  return j;
+}
+
+/* Sum of what the parts have in this lane's columns, `stride` bytes apart. All lanes together; straight on, so that eight
+ * loads are under way at a time: beyond the parts comes the last one again, with a weight of 0. */
+FA_DEVICE float4 fa_join_columns(const fa_joined &j, unsigned from, int stride, int parts) {
+  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  for (int first = 0; first < parts; first += 8) {
+    uint4 x[8];
+    float weight[8];
+#pragma unroll
+    for (int n = 0; n < 8; ++n) x[n] = fa_shared_load(from + min(first + n, parts - 1) * stride);
+#pragma unroll
+    for (int n = 0; n < 8; ++n) weight[n] = __shfl_sync(0xffffffffu, j.weight, first + n);
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      sum.x = fmaf(__uint_as_float(x[n].x), weight[n], sum.x), sum.y = fmaf(__uint_as_float(x[n].y), weight[n], sum.y);
+      sum.z = fmaf(__uint_as_float(x[n].z), weight[n], sum.z), sum.w = fmaf(__uint_as_float(x[n].w), weight[n], sum.w);
+    }
+  }
+  return sum;
+}
+
+template <class T>
+FA_DEVICE void fa_store_four(T *to, const float (&x)[4], int count, bool is_aligned) {
+  if (is_aligned && count >= 4) {
+    *(uint2 *)to = make_uint2(fa_pack<T>(x[0], x[1]), fa_pack<T>(x[2], x[3]));
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < 4; ++e)
+    if (e < count) fa_store(to + e, x[e]);
+}
+
+/* The end of a piece of a row: to o and lse, or to where part `part` leaves them. What is not finite is done again over
+ * keys [begin, end). */
+template <class T>
+FA_DEVICE void fa_finish_piece(const fa_cuda_params &p, const fa_sequence &s, const fa_joined &j, float4 sum, bool is_bad,
+                               int part, int row, int kv_head, int piece, int begin, int end) {
+  const int n = piece * FA_DECODE_PIECE + threadIdx.x % 32 * 4, count = p.head_dim_v - n;
+  int h, i;
+  fa_unpack_row(p, kv_head, row, i, h);
+  float lse;
+  const float factor = fa_finish_row(j.max * FA_LN2, j.sum, part == FA_WHOLE && p.sinks ? p.sinks + h : nullptr, lse);
+  const float x[4] = {sum.x * factor, sum.y * factor, sum.z * factor, sum.w * factor};
+#pragma unroll
+  for (int e = 0; e < 4; ++e) is_bad |= e < count && !(fabsf(x[e]) <= CUDART_MAX_NORMAL_F);
+  if (__any_sync(0xffffffffu, is_bad)) {
+    fa_exact_row(p, s.batch, part, h, i, begin, end, piece);
+    return;
+  }
+  if (part == FA_WHOLE) {
+    fa_store_four((T *)p.o.data + fa_row_offset(p, s, p.o, h, i) + n, x, count, p.aligned_o);
+  } else {
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+      if (e < count) p.split_o[fa_part_row(p, s, part, h, i) * p.head_dim_v + n + e] = x[e];
+  }
+  if (n == 0) fa_write_end(p, s, part, h, i, j.max * FA_LN2, j.sum, lse);
+}
+
+/* Where the blocks of a cluster leave what they found; see FA_DECODE_EXCHANGE_BYTES. The same addresses in every block. */
+struct fa_exchange {
+  unsigned mailbox;
+  int parts;
+
+  __device__ __forceinline__ unsigned letter(int slot, int part) const {
+    return mailbox + FA_MAILBOX_BYTES + (slot * parts + part) * FA_DECODE_LETTER_BYTES;
+  }
+};
 
 template <class T, class KV, int VQ, int MODE, int DIM>
 FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
@@ -94,7 +183,7 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int block_rows = MODE == FA_DECODE_ROWS_MODE ? 16 * warps : 16;
-  const fa_item item = fa_item_of(p, (p.group * p.max_seqlen_q + block_rows - 1) / block_rows);
+  const fa_item item = fa_item_of(p);
   const fa_sequence s = fa_sequence_of(p, item.batch);
   const int count = p.group * s.seqlen_q, first_row = item.tile * block_rows;
   if (first_row >= count) return;
@@ -103,13 +192,28 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
   D d(p, s, item.kv_head);
   int low, high;
   fa_part_keys(p, s, item.part, d.begin, d.end);
-  fa_band_rows(p, s, first_row / p.group, (first_row + rows - 1) / p.group, low, high);
+  fa_band_rows(p, s, fa_divide(first_row, p.by_group), fa_divide(first_row + rows - 1, p.by_group), low, high);
   d.begin = max(d.begin, low), d.end = max(min(d.end, high), d.begin);
-  if (d.begin == d.end && p.splits > 1) { /* nothing here; the merge reads the maximum first */
-    for (int r = threadIdx.x; r < rows; r += blockDim.x)
-      fa_write_end(p, s, item.part, item.kv_head * p.group + (first_row + r) % p.group, (first_row + r) / p.group,
-                   -CUDART_INF_F, 0.0f, -CUDART_INF_F);
+  /* The parts are joined by the blocks of a cluster, or by a launch behind this one (merge_any.cu). */
+  const bool is_cluster = fa_cluster_blocks() > 1;
+  const int part = p.splits == 1 || is_cluster ? FA_WHOLE : item.part;
+  if (d.begin == d.end && part != FA_WHOLE) { /* nothing here; the merge reads the maximum first */
+    for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+      int h, i;
+      fa_unpack_row(p, item.kv_head, first_row + r, i, h);
+      fa_write_end(p, s, part, h, i, -CUDART_INF_F, 0.0f, -CUDART_INF_F);
+    }
     return;
+  }
+  const int row_pieces = DIM ? FA_DECODE_PIECES(DIM) : FA_DECODE_PIECES(p.head_dim_v), pieces = rows * row_pieces;
+  const fa_exchange exchange = {fa_shared_address(shared), p.splits};
+  unsigned exchange_bytes = 0;
+  if (is_cluster) {
+    exchange_bytes = FA_DECODE_EXCHANGE_BYTES(p.splits, min(block_rows, p.group * p.max_seqlen_q), p.head_dim_v);
+    const int mine = fa_divide(max(pieces - item.part + p.splits - 1, 0), p.by_splits);
+    if (threadIdx.x == 0) fa_mailbox_open(exchange.mailbox, mine * p.splits * FA_DECODE_LETTER_BYTES);
+    __syncwarp();
+    fa_cluster_arrive();
   }
   const bool paged = p.page_table, ragged = p.cu_seqlens_kv;
   d.k_base = (const char *)p.k.data + (item.kv_head * p.k.stride_head + (paged    ? 0
@@ -125,51 +229,45 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
 #pragma unroll
   for (int n = 0; n < VQ * D::NV; ++n) d.o[n][0] = d.o[n][1] = d.o[n][2] = d.o[n][3] = 0.0f;
 
-  fa_decode_keys<D, MODE>(d, first_row, count, (unsigned)__cvta_generic_to_shared(shared));
+  fa_decode_keys<D, MODE>(d, fa_shared_address(shared) + exchange_bytes);
 
   /* The ring and q are done with; their place holds what the warps found. */
   const bool all_bad = __syncthreads_or(d.nan_seen != 0);
-  const int stride = d.v_pieces * D::VD + FA_DECODE_JOIN_PAD;
-  float *heads = (float *)shared, *o = heads + warps * FA_DECODE_JOIN_HEAD;
+  const int columns = d.v_pieces * D::VD, stride = columns + FA_DECODE_JOIN_PAD;
+  float *heads = (float *)(shared + exchange_bytes), *o = heads + warps * FA_DECODE_JOIN_HEAD;
   fa_decode_spill<D, VQ, MODE>(d, heads + warp * FA_DECODE_JOIN_HEAD, o + (MODE == FA_DECODE_SLICE ? 0 : warp * 16 * stride),
                                stride);
   __syncthreads();
+  if (is_cluster) fa_cluster_wait();
 
-  /* Row r of the block: partial results of all warps (OWN), of warp r / 16 (ROWS), of warp 0 (SLICE: all the same). */
-  const int parts = MODE == FA_DECODE_OWN ? warps : 1;
-  for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-    float *head = heads + r / 16 * FA_DECODE_JOIN_HEAD + r % 16;
-    const int h = item.kv_head * p.group + (first_row + r) % p.group, i = (first_row + r) / p.group;
-    float max = -CUDART_INF_F, sum = 0.0f, lse;
-    for (int w = 0; w < parts; ++w) max = fmaxf(max, head[w * FA_DECODE_JOIN_HEAD]);
-    const float reference = max == -CUDART_INF_F ? 0.0f : max;
-    for (int w = 0; w < parts; ++w)
-      sum += head[w * FA_DECODE_JOIN_HEAD + 16] * exp2f(head[w * FA_DECODE_JOIN_HEAD] - reference);
-    const float inverse = fa_finish_row(max * FA_LN2, sum, p.splits == 1 && p.sinks ? p.sinks + h : nullptr, lse);
-    for (int w = 0; w < parts; ++w)
-      head[w * FA_DECODE_JOIN_HEAD + 32] = exp2f(head[w * FA_DECODE_JOIN_HEAD] - reference) * inverse;
-    head[48] = all_bad ? 1.0f : 0.0f; /* mark: to be done again */
-    fa_write_end(p, s, item.part, h, i, max * FA_LN2, sum, lse);
-  }
-  __syncthreads();
-
-  for (int r = warp; r < rows; r += warps) {
-    float *head = heads + r / 16 * FA_DECODE_JOIN_HEAD + r % 16;
-    const float *from = o + (r / 16 * 16 + r % 16) * stride;
-    const int h = item.kv_head * p.group + (first_row + r) % p.group, i = (first_row + r) / p.group;
-    const int64_t to = p.splits > 1 ? fa_part_row(p, s, item.part, h, i) * p.head_dim_v : fa_row_offset(p, s, p.o, h, i);
-    bool is_finite = true;
-    for (int n = lane; n < p.head_dim_v; n += 32) {
-      float value = 0.0f;
-      for (int w = 0; w < parts; ++w) value += from[w * 16 * stride + n] * head[w * FA_DECODE_JOIN_HEAD + 32];
-      is_finite &= fabsf(value) <= CUDART_MAX_NORMAL_F;
-      if (p.splits > 1)
-        p.split_o[to + n] = value;
-      else
-        fa_store((T *)p.o.data + to + n, value);
+  /* Row r of the block: of all warps (OWN), of warp r / 16 (ROWS), of warp 0 (SLICE: all have the same). */
+  const int parts = MODE == FA_DECODE_OWN ? warps : 1, lane_part = lane % FA_DECODE_MOST_PARTS;
+  for (int n = warp; n < pieces; n += warps) {
+    const int r = n / row_pieces, piece = n - r * row_pieces, column = min(piece * FA_DECODE_PIECE + lane * 4, columns - 4);
+    const float *head = heads + (MODE == FA_DECODE_OWN ? lane_part : r / 16) * FA_DECODE_JOIN_HEAD + r % 16;
+    const bool has_part = lane_part < parts;
+    const fa_joined j = fa_join_heads(has_part ? head[0] : -CUDART_INF_F, has_part ? head[16] : 0.0f);
+    const float4 sum = fa_join_columns(j, fa_shared_address(o + r * stride + column), 16 * stride * 4, parts);
+    if (is_cluster) {
+      const int slot = fa_divide(n, p.by_splits), owner = n - slot * p.splits;
+      const unsigned letter = fa_cluster_address(exchange.letter(slot, item.part), owner);
+      const unsigned mailbox = fa_cluster_address(exchange.mailbox, owner);
+      if (lane == 0) fa_cluster_send(letter, mailbox, make_float4(j.max, j.sum, all_bad ? 1.0f : 0.0f, 0.0f));
+      fa_cluster_send(letter + 16 + lane * 16, mailbox, sum);
+    } else {
+      fa_finish_piece<T>(p, s, j, sum, all_bad, part, first_row + r, item.kv_head, piece, d.begin, d.end);
     }
-    const bool is_bad = !__all_sync(0xffffffffu, is_finite) || head[48] != 0.0f;
-    if (is_bad) fa_exact_row(p, item.batch, item.part, h, i, d.begin, d.end);
+  }
+  if (!is_cluster) return;
+
+  for (int slot = warp; slot * p.splits + item.part < pieces; slot += warps) {
+    const int n = slot * p.splits + item.part, r = n / row_pieces;
+    fa_mailbox_wait(exchange.mailbox);
+    uint4 head = make_uint4(__float_as_uint(-CUDART_INF_F), 0, 0, 0);
+    if (lane_part < p.splits) head = fa_shared_load(exchange.letter(slot, lane_part));
+    const fa_joined j = fa_join_heads(__uint_as_float(head.x), __uint_as_float(head.y));
+    const float4 sum = fa_join_columns(j, exchange.letter(slot, 0) + 16 + lane * 16, FA_DECODE_LETTER_BYTES, p.splits);
+    fa_finish_piece<T>(p, s, j, sum, head.z != 0, FA_WHOLE, first_row + r, item.kv_head, n - r * row_pieces, 0, s.seqlen_kv);
   }
 #endif
 }

@@ -18,6 +18,9 @@
  *          16 W rows.
  *   SLICE  each warp has 128 columns of o and repeats q k^T. For head_dim_v above 256 (MLA 576/512).
  * Level 1: a stage of keys in shared memory, 2 to 4 in a ring; level 2: 16 rows x 16 keys.
+ * Blocks that share a sequence's keys join their results as a cluster, through each other's shared memory
+ * (decode_any_block.cuh), from compute capability 9.0 on; before that, or for more than 16, by a launch behind
+ * (merge_any.cu). Short caches are latency alone: no division, no branch before a load, one barrier less counts there.
  *
  * Weights that are not finite: 0 * NaN is NaN in a product, so a row whose o is not finite at the end is done again
  * exactly by rows_exact.cuh, keys not kept left out.
@@ -82,9 +85,10 @@ struct fa_decoder {
   __device__ __forceinline__ void locate(int step) {
     if (!p.page_table) return;
     const int j = min(begin + step * 16 + lane % 16, end - 1);
-    page = p.page_table[s.batch * p.page_table_stride + j / p.page_size];
+    const int index = fa_divide(j, p.by_page_size);
+    page = p.page_table[s.batch * p.page_table_stride + index];
     page = ::max(0, ::min(page, p.num_pages - 1));
-    slot = j % p.page_size;
+    slot = j - index * p.page_size;
   }
   __device__ __forceinline__ int linear_slot(int step, int key) const { return min(begin + step * 16 + key, end - 1); }
 
@@ -161,10 +165,11 @@ struct fa_decoder {
   /* -------------------------------------------------------------- one step */
 
   __device__ __forceinline__ void scores(unsigned at, float (&x)[2][4]) {
+    float odd[2][4]; /* two chains of products, half as long */
 #pragma unroll
     for (int n = 0; n < 2; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) x[n][e] = 0.0f;
+      for (int e = 0; e < 4; ++e) x[n][e] = odd[n][e] = 0.0f;
     const auto piece = [&](int c) {
       const unsigned place = at + k_place(c / 2, g, c % 2 * 4 + t); /* 8 keys further on the swizzle is the same */
       const uint4 a = fa_shared_load(place), b = fa_shared_load(place + 8 * 128);
@@ -175,13 +180,13 @@ struct fa_decoder {
         if constexpr (IS_QUANTISED) {
           unsigned b0, b1;
           fa_widen<T, KV>::word(k0[i], b0, b1);
-          fa_multiply<T>(x[0], q, b0, b1);
+          fa_multiply<T>(i % 2 ? odd[0] : x[0], q, b0, b1);
           fa_widen<T, KV>::word(k1[i], b0, b1);
-          fa_multiply<T>(x[1], q, b0, b1);
+          fa_multiply<T>(i % 2 ? odd[1] : x[1], q, b0, b1);
           if (fa_is_f8<KV>::value) nan_seen |= fa_has_nan(k0[i]) | fa_has_nan(k1[i]);
         } else {
-          fa_multiply<T>(x[0], q, k0[2 * i], k0[2 * i + 1]);
-          fa_multiply<T>(x[1], q, k1[2 * i], k1[2 * i + 1]);
+          fa_multiply<T>(i % 2 ? odd[0] : x[0], q, k0[2 * i], k0[2 * i + 1]);
+          fa_multiply<T>(i % 2 ? odd[1] : x[1], q, k1[2 * i], k1[2 * i + 1]);
         }
       }
     };
@@ -192,6 +197,10 @@ struct fa_decoder {
 #pragma unroll 4
       for (int c = 0; c < k_pieces; ++c) piece(c);
     }
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[n][e] += odd[n][e];
   }
 
   /* Scores to log2 units with rules and masks. */
@@ -312,17 +321,12 @@ struct fa_decoder {
 
   /* ------------------------------------------------------------- before and after */
 
-  __device__ __forceinline__ void hold_q() {
-#pragma unroll
-    for (int n = 0; n < (DIM ? HELD : 0); ++n) held[n] = fa_shared_load(q_at + n * 512 + lane * 16);
-  }
-
   __device__ __forceinline__ void set_rows(int first, int count) {
     rows = ::max(0, ::min(16, count - first));
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = first + g + 8 * r;
-      row_query[r] = row / p.group, row_head[r] = kv_head * p.group + row % p.group;
+      fa_unpack_row(p, kv_head, row, row_query[r], row_head[r]);
       row_begin[r] = row_end[r] = 0;
       if (row < count) {
         fa_band_row(p, s, row_query[r], row_begin[r], row_end[r]);
@@ -330,33 +334,43 @@ struct fa_decoder {
       }
     }
     int unused;
-    fa_band_row(p, s, ::min(first, count - 1) / p.group, unused, all_end);
-    fa_band_row(p, s, ::max(::min(first + 15, count - 1), 0) / p.group, all_begin, unused);
+    fa_band_row(p, s, fa_divide(::min(first, count - 1), p.by_group), unused, all_end);
+    fa_band_row(p, s, fa_divide(::min(first + 15, count - 1), p.by_group), all_begin, unused);
     all_end = ::min(all_end, end);
   }
 
-  /* Four dims of a packed row, as the product's k wants them; zeros outside. */
-  __device__ __forceinline__ uint2 q_dims(int row, int count, int dim) const {
-    unsigned short x[4] = {0, 0, 0, 0};
-    if (row < count && dim < p.head_dim_qk) {
-      const unsigned short *from = (const unsigned short *)p.q.data +
-                                   fa_row_offset(p, s, p.q, kv_head * p.group + row % p.group, row / p.group) + dim;
-      if (dim + 4 <= p.head_dim_qk) return *(const uint2 *)from; /* p.aligned: 8 bytes are */
+  /* Four dims of a row, as the product's k wants them; zeros outside. */
+  __device__ __forceinline__ uint2 q_dims(const unsigned short *row, int dim) const {
+    if (dim + 4 <= p.head_dim_qk) return *(const uint2 *)(row + dim); /* p.aligned: 8 bytes are */
+    unsigned short x[3] = {0, 0, 0};
 #pragma unroll
-      for (int n = 0; n < 3; ++n)
-        if (dim + n < p.head_dim_qk) x[n] = from[n];
-    }
-    return make_uint2(x[0] | (unsigned)x[1] << 16, x[2] | (unsigned)x[3] << 16);
+    for (int n = 0; n < 3; ++n)
+      if (dim + n < p.head_dim_qk) x[n] = row[dim + n];
+    return make_uint2(x[0] | (unsigned)x[1] << 16, x[2]);
   }
 
-  /* Tiles of 16 rows from `first` on to shared memory as the product's left operands: [tile, product, lane]. */
-  __device__ __forceinline__ void load_q(unsigned to, int first, int tiles, int count) const {
-    const int products = k_pieces * KS;
-    for (int n = threadIdx.x; n < tiles * products * 32; n += blockDim.x) {
-      const int at = n % 32, product = n / 32 % products, row = first + n / 32 / products * 16 + at / 4;
-      const int dim = product / KS * KD + at % 4 * (KD / 4) + product % KS * 4;
-      const uint2 a = q_dims(row, count, dim), b = q_dims(row + 8, count, dim);
-      fa_shared_store(to + n * 16, make_uint4(a.x, b.x, a.y, b.y));
+  /* The rows of set_rows as the product's left operands: to registers, or to shared memory as [product, lane] at q_at,
+   * products first, first + stride, .. */
+  __device__ __forceinline__ void load_q(int first, int stride) {
+    const bool exists[2] = {g < rows, g + 8 < rows};
+    const unsigned short *row[2]; /* one that exists, in any case: no branch waits for what it loads */
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      row[r] = (const unsigned short *)p.q.data +
+               fa_row_offset(p, s, p.q, exists[r] ? row_head[r] : kv_head * p.group, exists[r] ? row_query[r] : 0);
+    const auto dim_of = [&](int product) { return product / KS * KD + t * (KD / 4) + product % KS * 4; };
+    const auto operand = [&](uint2 low, uint2 high) {
+      return make_uint4(exists[0] ? low.x : 0, exists[1] ? high.x : 0, exists[0] ? low.y : 0, exists[1] ? high.y : 0);
+    };
+    if constexpr (DIM != 0) {
+      uint2 x[2][HELD];
+#pragma unroll
+      for (int n = 0; n < 2 * HELD; ++n) x[n / HELD][n % HELD] = *(const uint2 *)(row[n / HELD] + dim_of(n % HELD));
+#pragma unroll
+      for (int n = 0; n < HELD; ++n) held[n] = operand(x[0][n], x[1][n]);
+    } else {
+      for (int n = first; n < k_pieces * KS; n += stride)
+        fa_shared_store(q_at + n * 512 + lane * 16, operand(q_dims(row[0], dim_of(n)), q_dims(row[1], dim_of(n))));
     }
   }
 };

@@ -10,19 +10,26 @@
 /* However little a kept key weighs, an infinity or NaN in its V arrives; nothing else can tell 1e-30 from 0. */
 #define FA_LEAST_WEIGHT 1e-30f
 
-/* What one block works on: x = ((batch * heads_kv + kv_head) * splits + part) * tiles + tile. */
+/* What one block works on: x = ((batch * heads_kv + kv_head) * tiles + tile) * splits + part. Parts of the same rows lie
+ * side by side: they may be a cluster. */
 struct fa_item {
   int batch, kv_head, part, tile;
 };
 
-FA_DEVICE fa_item fa_item_of(const fa_cuda_params &p, int tiles) {
-  unsigned x = blockIdx.x;
+FA_DEVICE fa_item fa_item_of(const fa_cuda_params &p) {
+  const int pair = blockIdx.x, row = fa_divide(pair, p.by_splits), head = fa_divide(row, p.by_tiles);
   fa_item item;
-  item.tile = x % tiles, x /= tiles;
-  item.part = x % p.splits, x /= p.splits;
-  item.kv_head = x % p.heads_kv;
-  item.batch = x / p.heads_kv;
+  item.part = pair - row * p.splits;
+  item.tile = row - head * (int)p.by_tiles.value;
+  item.batch = fa_divide(head, p.by_heads_kv);
+  item.kv_head = head - item.batch * p.heads_kv;
   return item;
+}
+
+/* Query and head of packed row `row` of a KV head. */
+FA_DEVICE void fa_unpack_row(const fa_cuda_params &p, int kv_head, int row, int &query, int &head) {
+  query = fa_divide(row, p.by_group);
+  head = kv_head * p.group + row - query * p.group;
 }
 
 /* Keys of part `part`: the keys that any query of the entry keeps, cut into equal parts of whole split_tiles. Taken
@@ -31,11 +38,14 @@ FA_DEVICE void fa_part_keys(const fa_cuda_params &p, const fa_sequence &s, int p
   int first, last;
   fa_band_rows(p, s, 0, s.seqlen_q - 1, first, last);
   const int keys = max(last - first, 0);
-  const int each = (keys + p.splits - 1) / p.splits;
-  const int length = (each + p.split_tile - 1) / p.split_tile * p.split_tile;
+  const int each = fa_divide(keys + p.splits - 1, p.by_splits);
+  const int length = fa_divide(each + p.split_tile - 1, p.by_split_tile) * p.split_tile;
   begin = first + min((int64_t)part * length, (int64_t)keys);
   end = first + min((int64_t)(part + 1) * length, (int64_t)keys);
 }
+
+/* In place of a part: the whole row, to o and lse. */
+enum { FA_WHOLE = -1 };
 
 /* Row of split_o and split_sums, part included. */
 FA_DEVICE int64_t fa_part_row(const fa_cuda_params &p, const fa_sequence &s, int part, int h, int i) {
@@ -114,7 +124,7 @@ FA_DEVICE float fa_finish_row(float max, float sum, const float *sink, float &ls
  * scores has no digit left for the sum. One thread a row. */
 FA_DEVICE void fa_write_end(const fa_cuda_params &p, const fa_sequence &s, int part, int h, int i, float max, float sum,
                             float lse) {
-  if (p.splits > 1)
+  if (p.splits > 1 && part != FA_WHOLE)
     p.split_sums[fa_part_row(p, s, part, h, i)] = {max == -CUDART_INF_F ? lse : max, sum}; /* lse: NaN stays NaN */
   else if (p.lse)
     p.lse[fa_lse_offset(p, s, h, i)] = lse;

@@ -48,7 +48,7 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
   float *k_near = near, *q_near = near + K_FLOATS, *v_near = near;
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const fa_item item = fa_item_of(p, (p.group * p.max_seqlen_q + ROWS - 1) / ROWS);
+  const fa_item item = fa_item_of(p);
   const fa_sequence s = fa_sequence_of(p, item.batch);
   const int count = p.group * s.seqlen_q, first_row = item.tile * ROWS;
   if (first_row >= count) return;
@@ -56,7 +56,7 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
 
   int begin, end, low, high;
   fa_part_keys(p, s, item.part, begin, end);
-  fa_band_rows(p, s, first_row / p.group, min(first_row + ROWS - 1, count - 1) / p.group, low, high);
+  fa_band_rows(p, s, fa_divide(first_row, p.by_group), fa_divide(min(first_row + ROWS - 1, count - 1), p.by_group), low, high);
   begin = max(begin, low), end = min(end, high);
 
   float max_score[RW], sum[RW], o[RW][4 * CHUNKS_V];
@@ -69,8 +69,8 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
 
   if (threadIdx.x < ROWS) {
     const int row = first_row + threadIdx.x;
-    queries[threadIdx.x] = row < count ? row / p.group : -1;
-    heads[threadIdx.x] = item.kv_head * p.group + row % p.group;
+    fa_unpack_row(p, item.kv_head, row, queries[threadIdx.x], heads[threadIdx.x]);
+    if (row >= count) queries[threadIdx.x] = -1;
   }
   __syncthreads();
 
@@ -90,12 +90,9 @@ FA_DEVICE void fa_attend_any(const fa_cuda_params &p) {
 #pragma unroll 1 /* registers */
       for (int n = threadIdx.x; n < ROWS * FA_ANY_CHUNK / 4; n += THREADS) {
         const int r = n / (FA_ANY_CHUNK / 4), d = n % (FA_ANY_CHUNK / 4) * 4, left = p.head_dim_qk - dim - d;
-        const int row = first_row + r;
         float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (row < count && left > 0)
-          x = fa_load_four((const T *)p.q.data +
-                               fa_row_offset(p, s, p.q, item.kv_head * p.group + row % p.group, row / p.group) + dim + d,
-                           left, whole);
+        if (queries[r] >= 0 && left > 0)
+          x = fa_load_four((const T *)p.q.data + fa_row_offset(p, s, p.q, heads[r], queries[r]) + dim + d, left, whole);
         *(float4 *)(q_near + r * FA_ANY_CHUNK + d) = x;
       }
       __syncthreads();

@@ -8,9 +8,12 @@
 
 enum { FA_EXACT_ELEMENTS = 18 }; /* 576 / 32 */
 
-/* Keys [begin, end) of row (h, i) of entry b; writes o and lse where part `part` leaves them. All lanes of a warp together. */
+enum { FA_EXACT_PIECE = 128, FA_ALL_COLUMNS = -1 };
+
+/* Keys [begin, end) of row (h, i) of entry b; writes o and lse where part `part` (or FA_WHOLE) leaves them; of o only the
+ * FA_EXACT_PIECE columns `piece`, and lse with the first of them, unless it is FA_ALL_COLUMNS. All lanes of a warp together. */
 static __device__ __noinline__ void fa_exact_row(const fa_cuda_params &p, int b, int part, int h, int i, int begin,
-                                                 int end) {
+                                                 int end, int piece) {
   const fa_sequence s = fa_sequence_of(p, b);
   const int lane = threadIdx.x % 32, kv_head = h / p.group;
   float q[FA_EXACT_ELEMENTS], o[FA_EXACT_ELEMENTS];
@@ -53,20 +56,22 @@ static __device__ __noinline__ void fa_exact_row(const fa_cuda_params &p, int b,
         o[n] = fmaf(weight, fa_load_any(p.v.data, v_at + n * 32 + lane, p.kv_dtype), o[n] * o_down);
   }
   float lse;
-  const float *sink = p.splits == 1 && p.sinks ? p.sinks + h : nullptr;
+  const bool is_whole = p.splits == 1 || part == FA_WHOLE;
+  const float *sink = is_whole && p.sinks ? p.sinks + h : nullptr;
   const float inverse = fa_finish_row(max, sum, sink, lse);
   const bool is_empty = max == -CUDART_INF_F;
-  const int64_t to = p.splits > 1 ? fa_part_row(p, s, part, h, i) * p.head_dim_v : fa_row_offset(p, s, p.o, h, i);
+  const int64_t to = is_whole ? fa_row_offset(p, s, p.o, h, i) : fa_part_row(p, s, part, h, i) * p.head_dim_v;
 #pragma unroll
   for (int n = 0; n < FA_EXACT_ELEMENTS; ++n) {
     if (n * 32 + lane >= p.head_dim_v) break;
+    if (piece != FA_ALL_COLUMNS && piece != n * 32 / FA_EXACT_PIECE) continue;
     const float value = is_empty ? 0.0f : o[n] * inverse;
-    if (p.splits > 1)
-      p.split_o[to + n * 32 + lane] = value;
-    else
+    if (is_whole)
       fa_store_any(p.o.data, to + n * 32 + lane, p.dtype, value);
+    else
+      p.split_o[to + n * 32 + lane] = value;
   }
-  if (lane == 0) fa_write_end(p, s, part, h, i, max, sum, lse);
+  if (lane == 0 && piece <= 0) fa_write_end(p, s, part, h, i, max, sum, lse);
 }
 
 #endif
