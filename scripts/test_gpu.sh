@@ -45,6 +45,17 @@ for kernel in merge device allocation $kernels; do
   if [ "$code" != 0 ]; then head -n 40 "$log"; fi
 done
 
+# From capability 9.0 on the blocks that share a sequence join as a cluster; a build or driver without them would still be right.
+joined=$("$fastattn" info --device cuda --json - | "$python" -c 'import json, sys
+info = json.load(sys.stdin)
+isa = next(int(d["isa"][3:]) for d in info["devices"] if d["name"].startswith("cuda"))
+shared = [c for c in info["choices"] if c.get("kernel") == "decode_any" and c["dtype"] != "f32" and 2 <= c["kv_splits"] <= 16]
+if isa >= 90 and shared: print(all("cluster" in c["reason"] for c in shared))') || joined=False
+case $joined in
+  True) passed=$((passed + 1)); echo "decode: parts are joined by clusters" ;;
+  False) failed=$((failed + 1)); echo "decode: parts are not joined by clusters, or info --json could not be read" ;;
+esac
+
 if [ "$sanitized" = 0 ]; then
   echo "compute-sanitizer: not run, SANITIZED is 0"
 elif ! command -v compute-sanitizer >/dev/null; then

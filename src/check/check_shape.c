@@ -128,7 +128,7 @@ static void draw_rules(fa_random *r, fa_attention_problem *p, uint32_t features)
 
 static void draw_cache(fa_random *r, fa_attention_problem *p, uint32_t features) {
   static const int64_t page_sizes[] = {1, 2, 3, 8, 16, 16, 17, 32, 64, 128, 256};
-  static const int32_t splits[] = {2, 3, 4, 5, 8, 16, 33};
+  static const int32_t splits[] = {2, 3, 4, 5, 8, 16, 17, 33, 64};
   p->has_seqlens_kv = (features & FA_FEATURE_SEQLENS) != 0;
   if (features & FA_FEATURE_PAGED) p->page_size = FA_RANDOM_PICK(r, page_sizes);
   if (features & FA_FEATURE_RAGGED) {

@@ -63,6 +63,17 @@ static void reset_choice(fa_plan *plan, const fa_kernel *kernel) {
   plan->reason[0] = '\0';
 }
 
+/* Why this kernel, then what the kernel itself has to say. */
+static void add_reason(fa_plan *plan, const char *wanted, const char *last_obstacle) {
+  char said[sizeof plan->reason];
+  memcpy(said, plan->reason, sizeof said);
+  const int length = snprintf(plan->reason, sizeof plan->reason, "%s%s%.120s%s%.60s",
+                              wanted ? "asked for by name" : "first in the table that does it",
+                              !wanted && last_obstacle[0] ? "; passed over " : "", wanted ? "" : last_obstacle,
+                              said[0] ? "; " : "", said);
+  (void)length; /* cut where it is too long */
+}
+
 static fa_status choose_kernel(fa_plan *plan, const char *wanted) {
   const fa_context *context = plan->context;
   char text[96], last_obstacle[160] = "";
@@ -76,9 +87,7 @@ static fa_status choose_kernel(fa_plan *plan, const char *wanted) {
       reset_choice(plan, kernel);
       const fa_status status = kernel->prepare(plan);
       if (status == FA_OK) {
-        if (!plan->reason[0])
-          snprintf(plan->reason, sizeof plan->reason, wanted ? "asked for by name" : "first in the table that does it%s%s",
-                   last_obstacle[0] ? "; passed over " : "", last_obstacle);
+        add_reason(plan, wanted, last_obstacle);
         fa_forget_error(); /* of a kernel that refused */
         return FA_OK;
       }

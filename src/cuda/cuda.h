@@ -34,7 +34,9 @@ typedef struct fa_cuda_shape {
   unsigned cluster; /* blocks of one, along x; 0: no clusters */
 } fa_cuda_shape;
 
-/* How many clusters of `shape` the device runs at once; 0: it has none, or not with this function's code. For prepare. */
+/* How many clusters of `shape` the device runs at once; 0: it has none, or not with this function's code. Permits the
+ * function clusters of more than 8 blocks where shape has one. For prepare. */
+enum { FA_CUDA_CLUSTERS = 90 }; /* the compute capability that brought them */
 int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape);
 
 /* Starts a kernel whose only parameter is `const __grid_constant__ fa_cuda_params`. Errors: DEVICE. */
@@ -66,7 +68,7 @@ static inline int fa_cuda_has_rules(const fa_attention_problem *p) {
   return p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
 }
 
-/* Everything but split_o, split_sums, splits (1) and split_tile (1), which are the kernel's. */
+/* Everything but what is said of parts, tiles of rows (1 of each) and stages, which is the kernel's. */
 void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cuda_params *params);
 
 /* Makes the context's device current, whatever was before, for calls into other libraries; and puts it back. */

@@ -313,7 +313,7 @@ static CUlaunchConfig launch_config(fa_cuda_shape shape, CUlaunchAttribute *clus
 }
 
 int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape) {
-  enum { PORTABLE_CLUSTER = 8, LEAST_CODE = 90 }; /* older code has none, whatever the device */
+  enum { PORTABLE_CLUSTER = 8, LEAST_CODE = FA_CUDA_CLUSTERS }; /* older code has none, whatever the device */
   CUresult result;
   CUlaunchAttribute cluster;
   int code = 0, clusters = 0;
@@ -354,7 +354,10 @@ fa_status fa_cuda_start(const fa_context *context, fa_cuda_function function, fa
   return fa_cuda_start_with(context, function, shape, params, stream);
 }
 
-int32_t fa_cuda_multiprocessors(const fa_context *context) { return facts_of(context->device_index)->multiprocessors; }
+int32_t fa_cuda_multiprocessors(const fa_context *context) {
+  const int32_t known = facts_of(context->device_index)->multiprocessors;
+  return known > 0 ? known : 1;
+}
 unsigned fa_cuda_shared_limit(const fa_context *context) { return facts_of(context->device_index)->shared_limit; }
 int32_t fa_cuda_blocks_at_once(const fa_context *context, unsigned shared_bytes) {
   const device_facts *f = facts_of(context->device_index);

@@ -10,7 +10,6 @@
 #include "core/kernel_declarations.h"
 #include "cuda/decode_shape.h"
 #include "cuda/kv_split_cuda.h"
-#include "cuda/kv_split_shape.h"
 #include "cuda/plain_cuda.h"
 
 enum {
@@ -134,7 +133,9 @@ static int lay_out_cluster(const fa_plan *plan, int64_t units, int64_t blocks, f
 /* How many blocks share a sequence: plan->kv_splits is to become the result. And made->layout for them. */
 static int64_t share_sequences(const fa_plan *plan, int64_t units, choice *made) {
   const int64_t keys = plan->problem.max_seqlen_kv, processors = fa_cuda_multiprocessors(plan->context);
-  int64_t splits = fa_cuda_choose_splits(plan, units, LEAST_PART);
+  const int has_clusters = fa_cuda_capability(plan->context) >= FA_CUDA_CLUSTERS;
+  const fa_split_rates rates = made->function ? fa_rates_of_reading(has_clusters) : fa_rates_of_arithmetic();
+  int64_t splits = fa_cuda_choose_splits(plan, rates, units, LEAST_PART);
   if (!made->function) return splits;
   const int64_t warps = splits > 1 ? BLOCK_WARPS
                         : units <= processors ? FA_DECODE_MOST_WARPS
@@ -146,9 +147,9 @@ static int64_t share_sequences(const fa_plan *plan, int64_t units, choice *made)
     if (splits > 1 && lay_out_cluster(plan, units, splits, made->function, &l)) made->layout = l;
     return splits;
   }
-  int64_t cost = fa_split_cost(units, fa_cuda_rows(plan), keys, processors, splits);
+  int64_t cost = fa_split_cost(rates, units, fa_cuda_rows(plan), keys, processors, splits);
   for (int64_t blocks = 2; blocks <= FA_DECODE_MOST_PARTS && units <= processors; blocks *= 2) {
-    const int64_t here = fa_cluster_cost(units, keys, processors, blocks);
+    const int64_t here = fa_cluster_cost(rates, units, keys, processors, blocks);
     if (here > cost || !lay_out_cluster(plan, units, blocks, made->function, &l)) continue;
     splits = blocks, cost = here, made->layout = l;
   }
@@ -167,6 +168,9 @@ fa_status fa_decode_any_prepare(fa_plan *plan) {
   const int64_t most_units = fa_max(units, fa_cuda_row_blocks(plan, made.plain.rows)); /* rows that are not aligned */
   status = fa_cuda_prepare_splits(plan, share_sequences(plan, units, &made), most_units, &made.join);
   if (status != FA_OK) return status;
+  if (plan->kv_splits > 1)
+    snprintf(plan->reason, sizeof plan->reason, "keys in %lld parts, joined by %s", (long long)plan->kv_splits,
+             made.layout.cluster ? "the blocks of a cluster" : "a launch behind");
   plan->tiles.level1_rows = rows;
   plan->tiles.level1_keys = fa_ceil_div(plan->problem.max_seqlen_kv, plan->kv_splits);
   plan->tiles.level2_rows = made.function ? FA_DECODE_STEP : rows / 8;

@@ -27,6 +27,5 @@ static inline fa_divisor fa_divisor_of(int64_t value) {
 FA_HOST_AND_DEVICE int32_t fa_divide(int32_t x, fa_divisor by) {
   return (int32_t)(((uint32_t)((uint64_t)(uint32_t)x * by.multiplier >> 32) + (uint32_t)x) >> by.shift);
 }
-FA_HOST_AND_DEVICE int32_t fa_remainder(int32_t x, fa_divisor by) { return x - fa_divide(x, by) * (int32_t)by.value; }
 
 #endif

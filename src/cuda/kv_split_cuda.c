@@ -1,15 +1,14 @@
 #include "cuda/kv_split_cuda.h"
 
-#include "cuda/kv_split_shape.h"
-
 int64_t fa_cuda_rows(const fa_plan *plan) {
   return plan->problem.batch * plan->problem.heads_q * plan->problem.max_seqlen_q;
 }
 
-int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part) {
+int64_t fa_cuda_choose_splits(const fa_plan *plan, fa_split_rates rates, int64_t units, int64_t least_part) {
   const fa_attention_problem *p = &plan->problem;
   if (p->kv_splits) return fa_max(fa_min(fa_min(p->kv_splits, p->max_seqlen_kv), FA_MOST_SPLITS), 1);
-  return fa_split_count(units, fa_cuda_rows(plan), p->max_seqlen_kv, fa_cuda_multiprocessors(plan->context), least_part);
+  return fa_split_count(rates, units, fa_cuda_rows(plan), p->max_seqlen_kv, fa_cuda_multiprocessors(plan->context),
+                        least_part);
 }
 
 static size_t split_bytes(const fa_plan *plan) {

@@ -4,16 +4,18 @@
 #define FA_CUDA_KV_SPLIT_CUDA_H
 
 #include "cuda/cuda.h"
+#include "cuda/kv_split_shape.h"
 
 /* Parts for `units` blocks a part: fa_split_count of the plan's maxima, no part shorter than `least_part` keys at the
  * longest; problem.kv_splits forces (to FA_MOST_SPLITS). */
-int64_t fa_cuda_choose_splits(const fa_plan *plan, int64_t units, int64_t least_part);
+int64_t fa_cuda_choose_splits(const fa_plan *plan, fa_split_rates rates, int64_t units, int64_t least_part);
 
 /* Rows of o in all. */
 int64_t fa_cuda_rows(const fa_plan *plan);
 
 /* The plan's kv_splits, kernel_workspace_bytes and *join, which fa_cuda_join_splits starts: NULL for one part. `most_units`
- * blocks a part at most.
+ * blocks a part at most. Parts that a cluster joins need neither, but the plain kernel may have to take rows that lie
+ * anywhere, which only run knows.
  * Errors: UNSUPPORTED where a grid would be too large, DEVICE. */
 fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_function *join);
 

@@ -33,7 +33,17 @@ static void powers_of_two_and_their_neighbours(void **state) {
   same_as_dividing(INT32_MAX);
 }
 
+static void divisors_of_any_size(void **state) {
+  (void)state;
+  uint64_t random = 1;
+  for (int n = 0; n < 2000; n++) {
+    random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    same_as_dividing(1 + (int64_t)((random >> 33) >> n % 30));
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(small_divisors), cmocka_unit_test(powers_of_two_and_their_neighbours)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(small_divisors), cmocka_unit_test(powers_of_two_and_their_neighbours),
+                                     cmocka_unit_test(divisors_of_any_size)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,7 +127,7 @@ def test_gradients_are_not_lost_silently():
     assert (out == flash_attn_func(q.detach(), k, v)).all()
 
 
-@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("splits", [1, 3, 33])
 def test_splits_as_asked_for(splits):
     q, k, v = draw(1, 1, 4096, 4, 2, 64, torch.float16)
     assert (attention(q, k, v, kv_splits=splits) - exact(q, k, v)).abs().max() <= 2e-3

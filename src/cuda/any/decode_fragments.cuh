@@ -49,7 +49,7 @@ FA_DEVICE void fa_park_commit() {
 #endif
 }
 
-/* Until at most `pending` (0, 1 or 2) of this thread's groups are under way. */
+/* Until at most `pending` (0, 1 or 2: of 2 to 4 stages) of this thread's groups are under way. */
 FA_DEVICE void fa_park_wait(int pending) {
 #if __CUDA_ARCH__ >= 800
   if (pending == 0)
