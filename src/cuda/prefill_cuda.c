@@ -7,6 +7,7 @@
 
 #include "core/kernel_declarations.h"
 #include "cuda/cuda.h"
+#include "cuda/prefill_sections.h"
 #include "cuda/prefill_shapes.h"
 
 typedef struct shape {
@@ -86,10 +87,10 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
 
   const int64_t rows = rows_of(s);
   const int64_t row_blocks = fa_ceil_div(p->max_seqlen_q, rows), kv_heads = p->batch * p->heads_kv;
-  /* KV heads whose K and V lie in a third of L2 while their queries run; more where the grid would not hold the sections. */
+  /* KV heads whose K and V lie in a third of L2; more where the grid would not hold the sections. */
   const int64_t section_bytes = fa_cuda_l2_bytes(plan->context) / 3;
   const int64_t kv_bytes = fa_max(1, p->max_seqlen_kv) * (p->head_dim_qk + p->head_dim_v) * 2;
-  const int64_t section = fa_max(fa_max(1, fa_min(kv_heads, section_bytes / kv_bytes)), fa_ceil_div(kv_heads, GRID_LIMIT));
+  const int64_t section = fa_max(fa_section_heads(kv_heads, section_bytes / kv_bytes), fa_ceil_div(kv_heads, GRID_LIMIT));
   const int64_t section_heads = section * plan->group;
   if (row_blocks > GRID_LIMIT || section_heads > INT_MAX || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
     return fa_fail(FA_ERROR_UNSUPPORTED, "max_seqlen_q %lld, max_seqlen_kv %lld, %lld heads in all; %s takes %lld rows, less than 2^30 keys and 2^31 heads",

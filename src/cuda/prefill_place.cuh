@@ -2,6 +2,7 @@
 #ifndef FA_CUDA_PREFILL_PLACE_CUH
 #define FA_CUDA_PREFILL_PLACE_CUH
 
+#include "cuda/prefill_sections.h"
 #include "cuda/sequence.cuh"
 
 /* Which rows of which head. Grid: x query heads of a section, y blocks of rows, z sections; a section is some KV heads with
@@ -11,7 +12,7 @@ struct fa_block {
 };
 
 template <int ROWS> FA_DEVICE fa_block fa_block_of(const fa_cuda_params &p) {
-  const unsigned group = p.group, kv = blockIdx.z * (gridDim.x / group) + blockIdx.x / group;
+  const unsigned group = p.group, kv = FA_SECTION_KV_HEAD(blockIdx.x, blockIdx.z, gridDim.x, group);
   fa_block b;
   b.row = (int)(gridDim.y - 1 - blockIdx.y) * ROWS; /* causal: most work first */
   b.batch = (int)(kv / p.heads_kv);
