@@ -28,7 +28,8 @@ typedef struct fa_kernel {
   uint64_t isa; /* bits of the backend's own meaning that the device must have */
   int32_t is_baseline;
 
-  /* Looks at plan->problem; fills tiles, kv_splits and kernel_workspace_bytes, and kernel_data if it needs some.
+  /* Looks at plan->problem; fills tiles, kv_splits and kernel_workspace_bytes, and kernel_data if it needs some. What it
+   * writes to reason (to 199 characters) stands behind why the kernel was taken.
    * FA_ERROR_UNSUPPORTED passes the problem on to the next kernel of the table. */
   fa_status (*prepare)(fa_plan *plan);
   /* Frees kernel_data; NULL when there is none. */
@@ -56,7 +57,7 @@ struct fa_plan {
   size_t kernel_workspace_bytes;
   size_t workspace_bytes; /* the kernel's and what the backend needs before it */
   void *kernel_data;
-  char reason[200];
+  char reason[400];
 };
 
 struct fa_context {

@@ -63,15 +63,12 @@ static void reset_choice(fa_plan *plan, const fa_kernel *kernel) {
   plan->reason[0] = '\0';
 }
 
-/* Why this kernel, then what the kernel itself has to say. */
+/* Why this kernel, what the kernel itself has to say, and which one was passed over. */
 static void add_reason(fa_plan *plan, const char *wanted, const char *last_obstacle) {
-  char said[sizeof plan->reason];
-  memcpy(said, plan->reason, sizeof said);
-  const int length = snprintf(plan->reason, sizeof plan->reason, "%s%s%.120s%s%.60s",
-                              wanted ? "asked for by name" : "first in the table that does it",
-                              !wanted && last_obstacle[0] ? "; passed over " : "", wanted ? "" : last_obstacle,
-                              said[0] ? "; " : "", said);
-  (void)length; /* cut where it is too long */
+  char said[200];
+  snprintf(said, sizeof said, "%.199s", plan->reason);
+  snprintf(plan->reason, sizeof plan->reason, "%s%s%s%s%s", wanted ? "asked for by name" : "first in the table that does it",
+           said[0] ? "; " : "", said, !wanted && last_obstacle[0] ? "; passed over " : "", wanted ? "" : last_obstacle);
 }
 
 static fa_status choose_kernel(fa_plan *plan, const char *wanted) {

@@ -34,9 +34,10 @@ typedef struct fa_cuda_shape {
   unsigned cluster; /* blocks of one, along x; 0: no clusters */
 } fa_cuda_shape;
 
+enum { FA_CUDA_CLUSTERS = 90 }; /* the compute capability that brought clusters */
+
 /* How many clusters of `shape` the device runs at once; 0: it has none, or not with this function's code. Permits the
  * function clusters of more than 8 blocks where shape has one. For prepare. */
-enum { FA_CUDA_CLUSTERS = 90 }; /* the compute capability that brought them */
 int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape);
 
 /* Starts a kernel whose only parameter is `const __grid_constant__ fa_cuda_params`. Errors: DEVICE. */

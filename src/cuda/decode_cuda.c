@@ -170,7 +170,7 @@ fa_status fa_decode_any_prepare(fa_plan *plan) {
   if (status != FA_OK) return status;
   if (plan->kv_splits > 1)
     snprintf(plan->reason, sizeof plan->reason, "keys in %lld parts, joined by %s", (long long)plan->kv_splits,
-             made.layout.cluster ? "the blocks of a cluster" : "a launch behind");
+             made.layout.cluster ? "the blocks of a cluster where rows lie on 16 bytes" : "a launch behind");
   plan->tiles.level1_rows = rows;
   plan->tiles.level1_keys = fa_ceil_div(plan->problem.max_seqlen_kv, plan->kv_splits);
   plan->tiles.level2_rows = made.function ? FA_DECODE_STEP : rows / 8;

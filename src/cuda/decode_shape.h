@@ -23,6 +23,8 @@ enum {
 #define FA_DECODE_PIECES(dim_v) (((dim_v) + FA_DECODE_PIECE - 1) / FA_DECODE_PIECE)
 #define FA_DECODE_MAILBOX_BYTES 16
 #define FA_DECODE_LETTER_BYTES (16 + FA_DECODE_PIECE * 4)
+#define FA_DECODE_LETTER_AT(slot, parts, part) (FA_DECODE_MAILBOX_BYTES + ((slot) * (parts) + (part)) * FA_DECODE_LETTER_BYTES)
+#define FA_DECODE_SLOTS_BY_PARTS(pieces, parts, block) ((pieces) + (parts) - 1 - (block)) /* / parts: slots of a block */
 #define FA_DECODE_EXCHANGE_BYTES(parts, rows, dim_v) \
   ((FA_DECODE_MAILBOX_BYTES + ((rows) * FA_DECODE_PIECES(dim_v) + (parts)) * FA_DECODE_LETTER_BYTES + 127) / 128 \
    * 128)

@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
-/* KV heads of a section: at most `most`, and if more than half of it divides kv_heads, that. A short last section leaves
- * multiprocessors idle at the end, causal ones with the longest rows of all [3 % to 12 % of causal prefill on an H200]. */
+/* KV heads of a section: the largest number above most / 2 and to `most` that divides kv_heads, if there is one. A short last
+ * section leaves multiprocessors idle at the end, a causal one with the longest rows of all [12 % on an H200, D 128, S 4096]. */
 static inline int64_t fa_section_heads(int64_t kv_heads, int64_t most) {
   if (most < 1) most = 1;
   if (kv_heads <= most) return kv_heads > 0 ? kv_heads : 1;

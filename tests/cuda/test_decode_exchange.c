@@ -19,16 +19,18 @@ static void letters_fit_and_are_expected(int parts, int rows, int dim_v) {
   const int pieces = rows * FA_DECODE_PIECES(dim_v), bytes = FA_DECODE_EXCHANGE_BYTES(parts, rows, dim_v);
   const fa_divisor by_parts = fa_divisor_of(parts);
   assert_int_equal(bytes % 128, 0);
+  assert_int_equal(FA_DECODE_LETTER_AT(0, parts, 0), FA_DECODE_MAILBOX_BYTES);
+  assert_int_equal(FA_DECODE_LETTER_AT(1, parts, 0), FA_DECODE_LETTER_AT(0, parts, parts));
   for (int n = 0; n < pieces; n++) {
     const int slot = fa_divide(n, by_parts), owner = n - slot * parts;
-    const int end = FA_DECODE_MAILBOX_BYTES + (slot * parts + parts) * FA_DECODE_LETTER_BYTES;
+    const int end = FA_DECODE_LETTER_AT(slot, parts, parts - 1) + FA_DECODE_LETTER_BYTES;
     if (owner >= parts || taken[owner][slot] || end > bytes)
       fail_msg("%d parts, %d rows of %d: piece %d in slot %d of block %d ends at %d of %d", parts, rows, dim_v, n, slot, owner,
                end, bytes);
     taken[owner][slot] = 1;
   }
   for (int block = 0, sent = 0; block < parts; block++) {
-    const int room = pieces - block + parts - 1, expected = fa_divide(room > 0 ? room : 0, by_parts);
+    const int expected = fa_divide(FA_DECODE_SLOTS_BY_PARTS(pieces, parts, block), by_parts);
     for (int slot = 0; slot < expected; slot++) assert_true(taken[block][slot]);
     sent += expected;
     if (block == parts - 1) assert_int_equal(sent, pieces);

@@ -78,7 +78,10 @@ static void memory_for_parts_is_bounded(void **state) {
   (void)state;
   for (int64_t units = 1; units <= 1024; units++)
     for (int64_t length = 64; length <= 1 << 20; length *= 4) {
-      const int64_t rows = 64 * units, parts = units % 2 ? plain(units, rows, length, 132, 64) : hopper(units, rows, length, 132, 64);
+      const int64_t rows = 64 * units;
+      const int64_t parts = units % 3 == 0   ? plain(units, rows, length, 132, 64)
+                            : units % 3 == 1 ? older(units, rows, length, 132, 64)
+                                             : hopper(units, rows, length, 132, 64);
       assert_true(parts >= 1 && parts <= FA_MOST_SPLITS);
       /* At a head size of 128: 64 MB, or a twentieth of the 16-bit cache. */
       const int64_t bytes = parts == 1 ? 0 : parts * rows * 130 * 4, cache = units * length * 512;

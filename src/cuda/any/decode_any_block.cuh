@@ -193,12 +193,12 @@ struct fa_exchange {
   fa_divisor by_parts;
 
   __device__ __forceinline__ unsigned letter(int slot, int of_part) const {
-    return mailbox + FA_MAILBOX_BYTES + (slot * parts + of_part) * FA_DECODE_LETTER_BYTES;
+    return mailbox + FA_DECODE_LETTER_AT(slot, parts, of_part);
   }
 
   /* By all threads; fa_cluster_wait before the first of `pieces` is sent. */
   __device__ __forceinline__ void open(int pieces) const {
-    const int mine = fa_divide(max(pieces - part + parts - 1, 0), by_parts);
+    const int mine = fa_divide(FA_DECODE_SLOTS_BY_PARTS(pieces, parts, part), by_parts);
     if (threadIdx.x == 0) fa_mailbox_open(mailbox, mine * parts * FA_DECODE_LETTER_BYTES);
     __syncwarp();
     fa_cluster_arrive();
