@@ -1,4 +1,5 @@
 """The scripts behind `make` say clearly what they could not do, and leave nothing half-done."""
+import json
 import os
 import shutil
 import subprocess
@@ -214,8 +215,15 @@ def test_gpu_tests_without_a_kernel_are_a_failure(gpu_tests, info):
     assert result.stderr.startswith("test_gpu: fastattn info names no CUDA kernel") and result.stderr.count("\n") == 1
 
 
+def gpu_info(isa, reason="first in the table that does it", kv_splits=8, dtype="f16"):
+    return json.dumps({"kernels": [{"name": "a", "device": "cuda", "available": True}],
+                       "devices": [{"name": "cpu", "isa": "avx2"}, {"name": "cuda:0", "isa": f"sm_{isa}"}],
+                       "choices": [{"dtype": "f32", "kernel": None, "reason": "none does it"},
+                                   {"dtype": dtype, "kernel": "decode_any", "kv_splits": kv_splits, "reason": reason}]})
+
+
 def test_gpu_tests_say_what_was_not_run(gpu_tests):
-    info = '{"kernels": [{"name": "a", "device": "cuda", "available": true}]}'
+    info = gpu_info(75)
     result = gpu_tests(info)
     lines = result.stdout.splitlines()
     assert result.returncode == 0 and lines[-1] == "8 passed, 0 failed" and "check a: 2 passed, 0 failed" in lines
@@ -223,3 +231,12 @@ def test_gpu_tests_say_what_was_not_run(gpu_tests):
     python = [line for line in lines if line.startswith("Python package on CUDA tensors: not run, ")]
     assert len(python) == 1 and python[0].endswith(" has no torch")
     assert "compute-sanitizer: not run, SANITIZED is 0" in gpu_tests(info, SANITIZED="0").stdout
+
+
+@pytest.mark.parametrize("info, last", [(gpu_info(90, "keys in 8 parts, joined by the blocks of a cluster"), "9 passed, 0 failed"),
+                                        (gpu_info(90, "keys in 33 parts, joined by a launch behind", 33), "8 passed, 1 failed"),
+                                        (gpu_info(90, kv_splits=1), "8 passed, 1 failed"),
+                                        (gpu_info(90, "joined by the blocks of a cluster", 8, "f32"), "8 passed, 1 failed"),
+                                        ('{"kernels": [{"name": "a", "device": "cuda", "available": true}]}', "8 passed, 1 failed")])
+def test_gpu_tests_miss_clusters(gpu_tests, info, last):
+    assert gpu_tests(info).stdout.splitlines()[-1] == last
