@@ -69,7 +69,7 @@ static inline int fa_cuda_has_rules(const fa_attention_problem *p) {
   return p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
 }
 
-/* Everything but what is said of parts, tiles of rows (1 of each) and stages, which is the kernel's. */
+/* Everything but parts (1 of the whole), stages and divisors, which are the kernel's. */
 void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cuda_params *params);
 
 /* Makes the context's device current, whatever was before, for calls into other libraries; and puts it back. */

@@ -313,13 +313,13 @@ static CUlaunchConfig launch_config(fa_cuda_shape shape, CUlaunchAttribute *clus
 }
 
 int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape) {
-  enum { PORTABLE_CLUSTER = 8, LEAST_CODE = FA_CUDA_CLUSTERS }; /* older code has none, whatever the device */
+  enum { PORTABLE_CLUSTER = 8 };
   CUresult result;
   CUlaunchAttribute cluster;
   int code = 0, clusters = 0;
-  if (fa_cuda_capability(context) < LEAST_CODE) return 0;
+  if (fa_cuda_capability(context) < FA_CUDA_CLUSTERS) return 0;
   WITH_DEVICE(context, result, function_fact(&code, CU_FUNC_ATTRIBUTE_PTX_VERSION, (CUfunction)function));
-  if (result != CUDA_SUCCESS || code < LEAST_CODE) return 0;
+  if (result != CUDA_SUCCESS || code < FA_CUDA_CLUSTERS) return 0; /* older code has none, whatever the device */
   if (shape.cluster > PORTABLE_CLUSTER) {
     WITH_DEVICE(context, result,
                 function_attribute((CUfunction)function, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1));

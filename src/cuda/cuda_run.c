@@ -129,11 +129,7 @@ void fa_cuda_params_of(const fa_plan *plan, const fa_attention_args *args, fa_cu
                     is_aligned(&args->k, kv_size, batch_kv, rows_kv, p->heads_kv) &&
                     is_aligned(&args->v, kv_size, batch_kv, rows_kv, p->heads_kv);
   params->aligned_o = is_aligned(&args->o, size, batch_q, rows_q, p->heads_q);
-  params->by_group = fa_divisor_of(fa_max(params->group, 1));
-  params->by_heads_kv = fa_divisor_of(fa_max(params->heads_kv, 1));
-  params->by_page_size = fa_divisor_of(fa_max(params->page_size, 1));
   params->splits = params->split_tile = 1;
-  params->by_splits = params->by_split_tile = params->by_tiles = fa_divisor_of(1);
 }
 
 fa_status fa_cuda_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {

@@ -21,6 +21,9 @@ void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_ti
                           fa_cuda_params *params) {
   params->splits = (int32_t)plan->kv_splits;
   params->split_tile = (int32_t)split_tile;
+  params->by_group = fa_divisor_of(fa_max(params->group, 1));
+  params->by_heads_kv = fa_divisor_of(fa_max(params->heads_kv, 1));
+  params->by_page_size = fa_divisor_of(fa_max(params->page_size, 1));
   params->by_splits = fa_divisor_of(plan->kv_splits);
   params->by_split_tile = fa_divisor_of(split_tile);
   params->by_tiles = fa_divisor_of(fa_max(fa_ceil_div(plan->group * plan->problem.max_seqlen_q, block_rows), 1));

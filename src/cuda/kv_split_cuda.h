@@ -19,7 +19,8 @@ int64_t fa_cuda_rows(const fa_plan *plan);
  * Errors: UNSUPPORTED where a grid would be too large, DEVICE. */
 fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_function *join);
 
-/* What params say of parts and of blocks with block_rows packed rows. workspace has the plan's kernel_workspace_bytes. */
+/* What params say of parts, of blocks with block_rows packed rows, and all divisors. workspace has the plan's
+ * kernel_workspace_bytes. */
 void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_tile, int64_t block_rows,
                           fa_cuda_params *params);
 
