@@ -31,9 +31,15 @@ FA_DEVICE void fa_load_matrices_transposed(unsigned (&r)[4], unsigned address) {
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                          \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
 
+/* What belongs to a 16-bit type: two values packed as `both`; spoilt + both * 0, which stays 0 as long as every value is
+ * finite; sums of weights; the products. */
 struct fa_half {
   static FA_MEMBER unsigned pack(float low, float high) {
     const __half2 x = __floats2half2_rn(low, high);
+    return *(const unsigned *)&x;
+  }
+  static FA_MEMBER unsigned times_zero(unsigned both, unsigned spoilt) {
+    const __half2 x = __hfma2(*(const __half2 *)&both, __float2half2_rn(0.0f), *(const __half2 *)&spoilt);
     return *(const unsigned *)&x;
   }
   /* a + b, which are packed as `both`: not rounded, for speed; one weight's rounding is 2^-12 of o, half of o's own. */
@@ -46,6 +52,10 @@ struct fa_bfloat {
     const __nv_bfloat162 x = __floats2bfloat162_rn(low, high);
     return *(const unsigned *)&x;
   }
+  static FA_MEMBER unsigned times_zero(unsigned both, unsigned spoilt) {
+    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(spoilt) : "r"(both), "r"(0));
+    return spoilt;
+  }
   /* Of the rounded values: a row that one key dominates is then that key's v, whatever rounding did to its weight. */
   static FA_MEMBER float sum(unsigned both, float, float) {
     return __uint_as_float(both << 16) + __uint_as_float(both & 0xffff0000u);
@@ -56,6 +66,7 @@ struct fa_bfloat {
 /* Turing: m16n8k8. */
 struct fa_half_turing {
   static FA_MEMBER unsigned pack(float low, float high) { return fa_half::pack(low, high); }
+  static FA_MEMBER unsigned times_zero(unsigned both, unsigned spoilt) { return fa_half::times_zero(both, spoilt); }
   static FA_MEMBER float sum(unsigned both, float, float) {
     const float2 rounded = __half22float2(*(const __half2 *)&both);
     return rounded.x + rounded.y;

@@ -20,10 +20,11 @@ typedef struct shape {
 typedef struct prefill {
   fa_cuda_function function;
   fa_cuda_shape launch;
+  fa_divisor by_group, by_heads_kv;
 } prefill;
 
 enum { PLAIN, RULES };
-enum { GRID_LIMIT = 65535, ROW_BLOCKS = 16 };
+enum { GRID_LIMIT = 65535, ROW_BLOCKS = 16, CAUSAL_ROW_BLOCKS = 32 };
 
 #define TYPE_f16 FA_FLOAT16
 #define TYPE_bf16 FA_BFLOAT16
@@ -32,7 +33,7 @@ enum { GRID_LIMIT = 65535, ROW_BLOCKS = 16 };
 
 /* Of the first bucket that is large enough: the first that the device runs as many blocks of at once as it is made for, or,
  * where a sequence has less than ROW_BLOCKS blocks of its rows, the one of them with the fewest rows. (More rows a block
- * read K and V less often; measured with 16K tokens a batch on an H200.) */
+ * read K and V less often, and lose more at the diagonal; measured with 16K tokens a batch on an H200.) */
 static const shape sm80_shapes[] = {
 #define KIND PLAIN
     FA_SM80_PLAIN(f16) FA_SM80_PLAIN(bf16)
@@ -59,6 +60,7 @@ static int64_t rows_of(const shape *s) { return 16 * s->row_tiles * s->warps; }
 static const shape *shape_for(const fa_plan *plan, const shape *shapes, size_t count) {
   const fa_attention_problem *p = &plan->problem;
   const int rules = fa_cuda_has_rules(p);
+  const int64_t row_blocks = p->causal ? CAUSAL_ROW_BLOCKS : ROW_BLOCKS;
   const shape *full = NULL, *lesser = NULL; /* lesser: fits, if fewer times than it is made for */
   for (size_t i = 0; i < count; ++i) {
     const shape *s = &shapes[i], *found = full ? full : lesser;
@@ -66,7 +68,7 @@ static const shape *shape_for(const fa_plan *plan, const shape *shapes, size_t c
     if (found && (s->dqk != found->dqk || s->dv != found->dv)) break; /* a larger bucket is worse than fewer blocks */
     if (fa_cuda_blocks_at_once(plan->context, shared_bytes(s)) >= s->blocks) {
       if (!full || rows_of(s) < rows_of(full)) full = s;
-      if (rows_of(full) * ROW_BLOCKS <= p->max_seqlen_q) break;
+      if (rows_of(full) * row_blocks <= p->max_seqlen_q) break;
     } else if (shared_bytes(s) <= fa_cuda_shared_limit(plan->context) && !lesser) {
       lesser = s;
     }
@@ -105,7 +107,9 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
   *data = (prefill){.launch = {.grid = {(unsigned)section_heads, (unsigned)row_blocks,
                                         (unsigned)fa_ceil_div(kv_heads, section)},
                                .threads = (unsigned)s->warps * 32u,
-                               .shared_bytes = shared_bytes(s)}};
+                               .shared_bytes = shared_bytes(s)},
+                    .by_group = fa_divisor_of(fa_max(plan->group, 1)),
+                    .by_heads_kv = fa_divisor_of(fa_max(p->heads_kv, 1))};
   const fa_status status = fa_cuda_find(plan->context, kernel, name, data->launch.shared_bytes, &data->function);
   if (status) {
     fa_host_free(plan->context, data);
@@ -127,6 +131,8 @@ static fa_status run(const fa_plan *plan, const fa_attention_args *args, fa_stre
   fa_cuda_params_of(plan, args, &params);
   params.splits = 1;
   params.split_tile = 1;
+  params.by_group = data->by_group;
+  params.by_heads_kv = data->by_heads_kv;
   return fa_cuda_start(plan->context, data->function, data->launch, &params, stream);
 }
 

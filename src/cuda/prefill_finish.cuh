@@ -3,9 +3,9 @@
 #ifndef FA_CUDA_PREFILL_FINISH_CUH
 #define FA_CUDA_PREFILL_FINISH_CUH
 
-FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::finish(const fa_sequence &s, const fa_block &block, char *shared) {
+FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::finish(const fa_sequence &s, const fa_block &block, unsigned stage_of_o) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x / 32, first_row = block.row + warp * WARP_ROWS;
-  const unsigned stage = fa_shared_address(shared) + warp * (WARP_ROWS * DV * 2);
+  const unsigned stage = stage_of_o + warp * (WARP_ROWS * DV * 2);
   const float sink = p.sinks ? p.sinks[block.head] * FA_LOG2E : -CUDART_INF_F;
   unsigned broken = 0; /* bit of row r * 8 + g */
 #pragma unroll
@@ -24,16 +24,16 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::finish(const fa_sequence &s
       p.lse[fa_lse_offset(p, s, block.head, row)] = total == 0.0f ? -CUDART_INF_F : (top + log2f(total)) * FA_LN2;
 
     const float inverse = total == 0.0f ? 0.0f : factor / total;
-    float finite = 0.0f; /* 0 as long as every sum is */
+    unsigned spoilt = 0; /* by a sum that is not finite */
+    const unsigned to = stage + fa_chunk_at<DV>(lane / 4, 0) + lane % 4 * 4;
 #pragma unroll
     for (int d = 0; d < DV / 8; ++d) {
       const float a = o[r / 2][d][r % 2 * 2], b = o[r / 2][d][r % 2 * 2 + 1];
-      finite = fmaf(a, 0.0f, finite);
-      finite = fmaf(b, 0.0f, finite);
-      const unsigned at = stage + fa_chunk_at<DV>(r / 2 * 16 + r % 2 * 8 + lane / 4, d) + lane % 4 * 4;
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(E::pack(a * inverse, b * inverse)) : "memory");
+      const unsigned both = E::pack(a * inverse, b * inverse);
+      spoilt = E::times_zero(both, spoilt);
+      asm volatile("st.shared.b32 [%0], %1;" ::"r"(column<DV>(to, d) + (r / 2 * 16 + r % 2 * 8) * DV * 2), "r"(both) : "memory");
     }
-    const unsigned votes = __ballot_sync(~0u, finite != 0.0f && row < s.seqlen_q);
+    const unsigned votes = __ballot_sync(~0u, (spoilt & 0x7fff7fffu) && row < s.seqlen_q);
     if (votes) {
 #pragma unroll 1
       for (int g = 0; g < 8; ++g)

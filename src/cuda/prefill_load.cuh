@@ -162,23 +162,13 @@ template <int DP, int ROWS, int THREADS> struct fa_tile {
     for (int n = 0; n < each; ++n)
       fa_shared_store(to + n / groups * down * DP * 2 + n % groups * across * 16, x[n]);
   }
-  /* Any tile, at once: chunk by chunk, or all chunks in flight where registers are free. */
+  /* Any tile, at once. */
   static FA_MEMBER void move_by_chunks(const fa_cuda_params &p, const fa_sequence &s, const fa_source &from, int first,
                                        unsigned shared) {
 #pragma unroll 1
     for (int index = fa_thread(); index < ROWS * chunks; index += THREADS) {
       const int row = index / chunks, chunk = index % chunks;
       fa_shared_store(shared + fa_chunk_at<DP>(row, chunk), fa_read_chunk(p, s, from, first + row, chunk * 8));
-    }
-  }
-  static FA_MEMBER void move(const fa_cuda_params &p, const fa_sequence &s, const fa_source &from, int first,
-                             unsigned shared) {
-    if (is_simple(p, from, first)) {
-      uint4 x[each];
-      fetch((const char *)fa_source_row(p, s, from, first), from.tensor.stride_seq * 2, x);
-      store(shared, x);
-    } else {
-      move_by_chunks(p, s, from, first, shared);
     }
   }
 };

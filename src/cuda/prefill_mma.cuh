@@ -44,6 +44,11 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   static constexpr int PLACE_AT = 2 * STAGE, BANDS_AT = PLACE_AT + 128;
   static constexpr int Q_BYTES = FA_PREFILL_Q_BYTES(DQ, MT, WARPS), Q_AT = PLACE_AT > Q_BYTES ? PLACE_AT - Q_BYTES : 0;
   static constexpr bool FIRST_BESIDE_Q = ASYNC && Q_AT >= STAGE; /* the first tile need not wait until Q is in registers */
+  /* o is staged in the half of the ring that the last tile is not in: no barrier. With one row tile ptxas makes a slower
+   * loop of it [H200: 311 instead of 334 TFLOP/s at 256, 409 and 407 at 128]. */
+  static constexpr bool O_BESIDE_LAST = MT == 2 && ROWS * DV * 2 <= STAGE;
+  /* The first step, which has no m yet, is code of its own; with one row tile a branch in every step is the lesser evil. */
+  static constexpr bool PEEL_FIRST = MT == 2;
   static constexpr int ROW_ENDS = MT * 2; /* rows of a lane: row tile n / 2, row g + 8 (n % 2) */
   static_assert(TILE % STEP == 0 && DV <= DQ, "steps fill a tile; o is staged where q was");
   static_assert(PLACE_AT == FA_PREFILL_RING_BYTES(DQ, DV, TILE) && SHARED >= Q_AT + Q_BYTES, "Q, then the ring and the place");
@@ -62,6 +67,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   float o[MT][DV / 8][4];
   float shift[ROW_ENDS], sum[ROW_ENDS]; /* shift: -m in units of log2 */
   float limit; /* of a lane's weights together in a step that stands: FA_MOST_WEIGHT, or 0 once some |m| of the warp is huge */
+  int is_fresh; /* no step yet: m is still to be found (without PEEL_FIRST) */
 
   FA_MEMBER fa_prefill(const fa_cuda_params &params, const char *shared)
       : p(params), base(shared), place(*(const volatile fa_place *)(shared + PLACE_AT)) {}
@@ -88,10 +94,11 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     return fa_chunk_at<DQ>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   }
 
-  /* Address of 16-byte chunk 2n + (lane's half) in rows whose lane part is `lane_at`: the swizzle is an exclusive or. */
-  template <int DP> static FA_MEMBER unsigned column(unsigned lane_at, int n) {
+  /* Address of the 16-byte chunk that lies `chunks` further on in rows whose lane part is `lane_at`: the swizzle is an
+   * exclusive or. */
+  template <int DP> static FA_MEMBER unsigned column(unsigned lane_at, int chunks) {
     constexpr int mask = DP % 64 == 0 ? 127 : 63;
-    return (lane_at ^ (n * 32 & mask)) + (n * 32 & ~mask);
+    return (lane_at ^ (chunks * 16 & mask)) + (chunks * 16 & ~mask);
   }
 
   FA_MEMBER void multiply_qk(scores &x, unsigned k_at) const {
@@ -106,7 +113,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
 #pragma unroll
       for (int n = 0; n < NG; ++n) {
         unsigned b[4];
-        fa_load_matrices(b, column<DQ>(k_at + n * 16 * DQ * 2, d));
+        fa_load_matrices(b, column<DQ>(k_at + n * 16 * DQ * 2, 2 * d));
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
           E::mma(x[m][2 * n], q[m][d], b[0], b[1]);
@@ -121,7 +128,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     for (int n = 0; n < NG; ++n)
 #pragma unroll
       for (int d = 0; d < DV / 16; ++d) {
-        if (n + d) fa_load_matrices_transposed(v, column<DV>(v_at + n * 16 * DV * 2, d));
+        if (n + d) fa_load_matrices_transposed(v, column<DV>(v_at + n * 16 * DV * 2, 2 * d));
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
           E::mma(o[m][2 * d], w[m][n], v[0], v[1]);
@@ -172,11 +179,29 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     if (EDGE) select(x, k_at, n_tile);
   }
 
+  /* A row end's -m with the maximum of these scores: no more than it was. */
+  FA_MEMBER float moved_shift(const scores &x, int r) {
+    float top = -CUDART_INF_F;
+#pragma unroll
+    for (int n = 0; n < NG * 2; ++n)
+      top = fmaxf(top, fmaxf(x[r / 2][n][r % 2 * 2] * scale, x[r / 2][n][r % 2 * 2 + 1] * scale));
+    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+    const float moved = fminf(shift[r], -top);
+    if (__any_sync(~0u, moved < -FA_HUGE || (moved > FA_HUGE && moved != FA_FAR))) limit = 0.0f;
+    return moved;
+  }
+
   /* Weights of a step in the units of the present shift: true if they stand. On its way it fetches V's first fragment. */
   template <bool EDGE> FA_MEMBER bool weigh(weights &w, unsigned (&v)[4], unsigned k_at, unsigned v_at, int n_tile) {
     scores x;
     float part[ROW_ENDS];
     multiply_and_select<EDGE>(x, k_at, n_tile);
+    if (!PEEL_FIRST && is_fresh) {
+#pragma unroll
+      for (int r = 0; r < ROW_ENDS; ++r) shift[r] = moved_shift(x, r);
+      is_fresh = 0;
+    }
 #pragma unroll
     for (int n = 0; n < NG * 2; ++n)
 #pragma unroll
@@ -193,23 +218,17 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     return true;
   }
 
-  /* The step with its own maximum. */
-  template <bool EDGE> FA_MEMBER void restart(weights &w, unsigned k_at, int n_tile) {
+  /* The step with its own maximum. FIRST: the first of all, there is nothing to rescale. */
+  template <bool EDGE, bool FIRST = false> FA_MEMBER void restart(weights &w, unsigned k_at, int n_tile) {
     scores x;
     float part[ROW_ENDS];
     multiply_and_select<EDGE>(x, k_at, n_tile);
 #pragma unroll
     for (int r = 0; r < ROW_ENDS; ++r) {
-      float top = -CUDART_INF_F;
-#pragma unroll
-      for (int n = 0; n < NG * 2; ++n)
-        top = fmaxf(top, fmaxf(x[r / 2][n][r % 2 * 2] * scale, x[r / 2][n][r % 2 * 2 + 1] * scale));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-      const float moved = fminf(shift[r], -top);
-      const float factor = fa_exp2(moved - shift[r]);
+      const float moved = moved_shift(x, r);
+      const float factor = FIRST ? 0.0f : fa_exp2(moved - shift[r]);
       shift[r] = moved;
-      if (__any_sync(~0u, moved < -FA_HUGE || (moved > FA_HUGE && moved != FA_FAR))) limit = 0.0f;
+      if (FIRST) continue;
       sum[r] *= factor;
 #pragma unroll
       for (int d = 0; d < DV / 8; ++d) {
@@ -234,8 +253,8 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     weights w;
     unsigned v[4];
     int step = 0;
-    if (is_first) { /* there is no maximum yet to weigh by */
-      restart<false>(w, k_at, 0);
+    if (PEEL_FIRST && is_first) { /* there is no maximum yet to weigh by */
+      restart<false, true>(w, k_at, 0);
       fa_load_matrices_transposed(v, v_at);
       multiply_pv(w, v, v_at);
       step = 1, k_at += STEP * DQ * 2, v_at += STEP * DV * 2;
@@ -272,7 +291,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   }
 
   FA_MEMBER void load_any(int n, unsigned stage) const;
-  FA_MEMBER void finish(const fa_sequence &s, const fa_block &block, char *shared);
+  FA_MEMBER void finish(const fa_sequence &s, const fa_block &block, unsigned stage_of_o);
   FA_MEMBER void run(const fa_sequence &here, fa_block block, char *shared);
 };
 
@@ -298,10 +317,25 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here
   const unsigned base = fa_shared_address(shared);
   const int warp = threadIdx.x / 32;
   fa_sequence s = here;
+  unsigned stage_of_o = base;
+  /* q, and then the first tile, are under way while the rest is worked out. */
+  const fa_source from_q = {p.q, block.head, p.head_dim_qk, 0, s.seqlen_q, true};
+  const bool is_q_simple = q_tile::is_simple(p, from_q, block.row);
+  uint4 q_on_way[q_tile::each]; /* without cp.async */
+  if (is_q_simple) {
+    const char *const q_from = (const char *)fa_source_row(p, s, from_q, block.row);
+    if constexpr (ASYNC) {
+      q_tile::copy_simple(q_from, p.q.stride_seq * 2, base + Q_AT);
+      fa_copy_commit();
+    } else {
+      q_tile::fetch(q_from, p.q.stride_seq * 2, q_on_way);
+    }
+  }
   scale = RULES ? 1.0f : p.scale * FA_LOG2E;
 #pragma unroll
   for (int r = 0; r < ROW_ENDS; ++r) shift[r] = FA_FAR, sum[r] = 0.0f;
   limit = FA_MOST_WEIGHT;
+  is_fresh = 1;
 #pragma unroll
   for (int m = 0; m < MT; ++m)
 #pragma unroll
@@ -313,9 +347,8 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here
   int begin, end;
   fa_band_rows(p, s, block.row, last_row, begin, end);
   if (begin < end) {
-    const fa_source from_q = {p.q, block.head, p.head_dim_qk, 0, s.seqlen_q, true};
-    const fa_source from_k = {p.k, block.head / p.group, p.head_dim_qk, begin, end, false};
-    const fa_source from_v = {p.v, block.head / p.group, p.head_dim_v, begin, end, false};
+    const fa_source from_k = {p.k, block.kv_head, p.head_dim_qk, begin, end, false};
+    const fa_source from_v = {p.v, block.kv_head, p.head_dim_v, begin, end, false};
     const int first_key = begin / TILE * TILE;
 
     /* What the loop asks in each tile is the same in all lanes, and said to be: branches on it cost nothing then. */
@@ -332,30 +365,37 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here
     const int64_t k_stride = p.k.stride_seq * 2, v_stride = p.v.stride_seq * 2;
     const char *k_from = nullptr, *v_from = nullptr;
     if (is_simple) {
-      k_from = fa_uniform((const char *)p.k.data + 2 * fa_token_offset(p, s, p.k, block.head / p.group, first_key));
-      v_from = fa_uniform((const char *)p.v.data + 2 * fa_token_offset(p, s, p.v, block.head / p.group, first_key));
+      k_from = fa_uniform((const char *)p.k.data + 2 * fa_unpaged_offset(p, s, p.k, block.kv_head, first_key));
+      v_from = fa_uniform((const char *)p.v.data + 2 * fa_unpaged_offset(p, s, p.v, block.kv_head, first_key));
     }
 
-    if (FIRST_BESIDE_Q && whole > 0 && first_key == begin && !is_narrow && block.row + ROWS <= s.seqlen_q) {
-      q_tile::copy_simple((const char *)fa_source_row(p, s, from_q, block.row), p.q.stride_seq * 2, base + Q_AT);
-      fa_copy_commit();
-      k_tile::copy_simple(k_from, k_stride, base);
-      v_tile::copy_simple(v_from, v_stride, base + K_BYTES);
-      fa_copy_commit();
-      fa_copy_wait<1>();
-    } else if (ASYNC) {
-      q_tile::copy(p, s, from_q, block.row, base + Q_AT);
-      fa_copy_commit();
-      if (FIRST_BESIDE_Q) {
-        k_tile::copy(p, s, from_k, first_key, base);
-        v_tile::copy(p, s, from_v, first_key, base + K_BYTES);
-        fa_copy_commit();
-        fa_copy_wait<1>();
-      } else {
-        fa_copy_wait<0>();
+    const bool is_first_simple = whole > 0 && first_key == begin && !is_narrow;
+    uint4 first_k[k_tile::each], first_v[v_tile::each]; /* without cp.async */
+    if constexpr (!ASYNC) {
+      if (is_first_simple) {
+        k_tile::fetch(k_from, k_stride, first_k);
+        v_tile::fetch(v_from, v_stride, first_v);
       }
+      if (is_q_simple)
+        q_tile::store(base + Q_AT, q_on_way);
+      else
+        q_tile::move_by_chunks(p, s, from_q, block.row, base + Q_AT);
     } else {
-      q_tile::move(p, s, from_q, block.row, base + Q_AT);
+      if (!is_q_simple) {
+        q_tile::copy(p, s, from_q, block.row, base + Q_AT);
+        fa_copy_commit();
+      }
+      if (FIRST_BESIDE_Q) {
+        if (is_first_simple) {
+          k_tile::copy_simple(k_from, k_stride, base);
+          v_tile::copy_simple(v_from, v_stride, base + K_BYTES);
+        } else {
+          k_tile::copy(p, s, from_k, first_key, base);
+          v_tile::copy(p, s, from_v, first_key, base + K_BYTES);
+        }
+        fa_copy_commit();
+      }
+      fa_copy_wait<FIRST_BESIDE_Q ? 1 : 0>();
     }
     __syncthreads();
     {
@@ -363,7 +403,7 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here
 #pragma unroll
       for (int m = 0; m < MT; ++m)
 #pragma unroll
-        for (int d = 0; d < DQ / 16; ++d) fa_load_matrices(q[m][d], column<DQ>(at + m * 16 * DQ * 2, d));
+        for (int d = 0; d < DQ / 16; ++d) fa_load_matrices(q[m][d], column<DQ>(at + m * 16 * DQ * 2, 2 * d));
     }
     if (!FIRST_BESIDE_Q) __syncthreads(); /* the first tile comes where Q was */
     if (threadIdx.x == 0) {
@@ -374,12 +414,15 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here
       to->first_key = first_key;
       to->row = block.row;
       to->head = block.head;
-      to->kv_head = block.head / p.group;
+      to->kv_head = block.kv_head;
     }
     if (threadIdx.x % 32 == 0) write_band(s, block.row + warp * WARP_ROWS, shared);
-    if (!ASYNC) {
-      k_tile::move(p, s, from_k, first_key, base);
-      v_tile::move(p, s, from_v, first_key, base + K_BYTES);
+    if (!ASYNC && is_first_simple) {
+      k_tile::store(base, first_k);
+      v_tile::store(base + K_BYTES, first_v);
+    } else if (!ASYNC) {
+      k_tile::move_by_chunks(p, s, from_k, first_key, base);
+      v_tile::move_by_chunks(p, s, from_v, first_key, base + K_BYTES);
     } else if (!FIRST_BESIDE_Q) {
       k_tile::copy(p, s, from_k, first_key, base);
       v_tile::copy(p, s, from_v, first_key, base + K_BYTES);
@@ -426,9 +469,15 @@ FA_PREFILL_TEMPLATE FA_MEMBER void FA_PREFILL_CLASS::run(const fa_sequence &here
     s = sequence();
     block.row = place.row;
     block.head = place.head;
-    __syncthreads(); /* the ring becomes the stage of o */
+    if (O_BESIDE_LAST)
+      stage_of_o += tiles % 2 * STAGE;
+    else
+      __syncthreads();
+  } else if (ASYNC) { /* q may still be on its way there */
+    fa_copy_wait<0>();
+    __syncthreads();
   }
-  finish(s, block, shared);
+  finish(s, block, stage_of_o);
 }
 
 #include "cuda/prefill_finish.cuh"

@@ -8,15 +8,17 @@
 /* Which rows of which head. Grid: x query heads of a section, y blocks of rows, z sections; a section is some KV heads with
  * their query heads (prefill_cuda.c), and the last may be shorter: batch is p.batch or more then. */
 struct fa_block {
-  int row, head, batch;
+  int row, head, kv_head, batch;
 };
 
 template <int ROWS> FA_DEVICE fa_block fa_block_of(const fa_cuda_params &p) {
-  const unsigned group = p.group, kv = FA_SECTION_KV_HEAD(blockIdx.x, blockIdx.z, gridDim.x, group);
+  const int kv = fa_section_kv_head(blockIdx.x, blockIdx.z, gridDim.x, p.by_group);
+  const int in_group = (int)blockIdx.x - fa_divide(blockIdx.x, p.by_group) * p.group;
   fa_block b;
   b.row = (int)(gridDim.y - 1 - blockIdx.y) * ROWS; /* causal: most work first */
-  b.batch = (int)(kv / p.heads_kv);
-  b.head = (int)(kv % p.heads_kv * group + blockIdx.x % group);
+  b.batch = fa_divide(kv, p.by_heads_kv);
+  b.kv_head = kv - b.batch * p.heads_kv;
+  b.head = b.kv_head * p.group + in_group;
   return b;
 }
 

@@ -3,7 +3,7 @@
 #ifndef FA_CUDA_PREFILL_SECTIONS_H
 #define FA_CUDA_PREFILL_SECTIONS_H
 
-#include <stdint.h>
+#include "cuda/divisor.h"
 
 /* KV heads of a section: the largest number above most / 2 and to `most` that divides kv_heads, if there is one. A short last
  * section leaves multiprocessors idle at the end, a causal one with the longest rows of all [12 % on an H200, D 128, S 4096]. */
@@ -17,6 +17,8 @@ static inline int64_t fa_section_heads(int64_t kv_heads, int64_t most) {
 }
 
 /* The KV head, of all batch entries, of block (x, z); beyond kv_heads: none. */
-#define FA_SECTION_KV_HEAD(x, z, grid_x, group) ((z) * ((grid_x) / (group)) + (x) / (group))
+FA_HOST_AND_DEVICE int32_t fa_section_kv_head(int32_t x, int32_t z, int32_t grid_x, fa_divisor by_group) {
+  return z * fa_divide(grid_x, by_group) + fa_divide(x, by_group);
+}
 
 #endif

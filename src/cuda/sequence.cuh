@@ -56,16 +56,18 @@ FA_DEVICE int64_t fa_lse_offset(const fa_cuda_params &p, const fa_sequence &s, i
   return (p.cu_seqlens_q ? s.q_start : s.batch * p.lse_stride_batch) + h * p.lse_stride_head + i;
 }
 
-/* Element offset of token j, KV head h of k, v or their scales (dense, ragged or paged). A page index outside the
- * cache is cut to it. */
-FA_DEVICE int64_t fa_token_offset(const fa_cuda_params &p, const fa_sequence &s, const fa_cuda_tensor &t, int h, int j) {
-  const int64_t head = (int64_t)h * t.stride_head;
-  if (p.page_table) {
-    const int page = p.page_table[s.batch * p.page_table_stride + j / p.page_size];
-    return head + (int64_t)max(0, min(page, p.num_pages - 1)) * t.stride_batch + (int64_t)(j % p.page_size) * t.stride_seq;
-  }
+/* Element offset of token j, KV head h of k, v or their scales, which are not paged. */
+FA_DEVICE int64_t fa_unpaged_offset(const fa_cuda_params &p, const fa_sequence &s, const fa_cuda_tensor &t, int h, int j) {
   const int64_t start = p.cu_seqlens_kv ? s.kv_start * t.stride_seq : s.batch * t.stride_batch;
-  return head + start + (int64_t)j * t.stride_seq;
+  return (int64_t)h * t.stride_head + start + (int64_t)j * t.stride_seq;
+}
+
+/* The same, paged or not. A page index outside the cache is cut to it. */
+FA_DEVICE int64_t fa_token_offset(const fa_cuda_params &p, const fa_sequence &s, const fa_cuda_tensor &t, int h, int j) {
+  if (!p.page_table) return fa_unpaged_offset(p, s, t, h, j);
+  const int page = p.page_table[s.batch * p.page_table_stride + j / p.page_size];
+  return (int64_t)h * t.stride_head + (int64_t)max(0, min(page, p.num_pages - 1)) * t.stride_batch +
+         (int64_t)(j % p.page_size) * t.stride_seq;
 }
 
 /* Keys [begin, end) that query i keeps by band and sequence end; begin >= end: none. */

@@ -22,7 +22,7 @@ static void every_head_has_one_block(void **state) {
         assert_true(section >= 1 && section <= (most > 1 ? most : 1));
         for (int64_t z = 0; z < sections; z++)
           for (int64_t x = 0; x < grid_x; x++) {
-            const int64_t kv = FA_SECTION_KV_HEAD(x, z, grid_x, group);
+            const int64_t kv = fa_section_kv_head((int32_t)x, (int32_t)z, (int32_t)grid_x, fa_divisor_of(group));
             if (kv < kv_heads) blocks[kv * group + x % group]++;
           }
         for (int64_t n = 0; n < kv_heads * group; n++) assert_int_equal(blocks[n], 1);
