@@ -115,7 +115,7 @@ def prefill_rows(options):
                     reference = exact(q, k, v, causal)
                     calls = {name: ours(kernel, causal) for name, kernel in options.kernels.items()
                              if dtype == "float16" or name != "prefill_sm75"}
-                    calls.update({name: peer(name, causal) for name in options.peers if name != "math" or length <= 8192})
+                    calls.update({name: peer(name, causal) for name in options.peers})
                     row = {"op": "prefill", "shape": [batch, heads, heads, length, length, dim], "causal": causal,
                            "dtype": dtype, "flop": 4.0 * batch * heads * length * length * dim * (0.5 if causal else 1)}
                     yield measure(row, calls, [(q, k, v)], reference, options.budget)

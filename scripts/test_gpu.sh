@@ -81,7 +81,8 @@ if [ -n "$lacks" ]; then
   echo "Python package on CUDA tensors: not run, $python has $lacks"
 else
   library=$(realpath "$(dirname "$fastattn")/../lib/libfastattention.so")
-  FASTATTENTION_LIBRARY=${FASTATTENTION_LIBRARY:-$library} PYTHONPATH=python "$python" -m pytest -q tests/python/test_cuda_tensors.py -p no:cacheprovider >"$log" 2>&1
+  export FASTATTENTION_LIBRARY=${FASTATTENTION_LIBRARY:-$library}
+  PYTHONPATH=python "$python" -m pytest -q -p no:cacheprovider tests/python/test_cuda_tensors.py >"$log" 2>&1
   code=$?
   line=$(tail -n 1 "$log")
   case $line in *skipped*) ;; *) line="$line, 0 skipped" ;; esac
