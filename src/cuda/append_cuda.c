@@ -53,7 +53,7 @@ fa_status fa_cuda_append(const fa_plan *plan, const fa_attention_args *args, voi
     params.rotary_dim = (int32_t)p->rotary_dim;
     params.rotary_interleaved = p->rotary_interleaved;
   }
-  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0, 0};
+  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0, 0, 0};
   return fa_cuda_start_with(plan->context, function, shape, &params, stream);
 }
 
@@ -81,6 +81,6 @@ fa_status fa_cuda_merge(fa_context *context, fa_dtype dtype, int64_t batch, int6
   params.seqlen = (int32_t)seqlen;
   params.heads = (int32_t)heads;
   params.dim = (int32_t)dim;
-  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0, 0};
+  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0, 0, 0};
   return fa_cuda_start_with(context, function, shape, &params, stream);
 }

@@ -132,7 +132,7 @@ typedef struct baseline_run {
 } baseline_run;
 
 static fa_status start(const baseline_run *r, fa_cuda_function function, int64_t x, int64_t y, int64_t z) {
-  const fa_cuda_shape shape = {{(unsigned)x, (unsigned)y, (unsigned)z}, PASS_THREADS, 0, 0};
+  const fa_cuda_shape shape = {{(unsigned)x, (unsigned)y, (unsigned)z}, PASS_THREADS, 0, 0, 0};
   return fa_cuda_start_with(r->plan->context, function, shape, &r->params, r->stream);
 }
 

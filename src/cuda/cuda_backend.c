@@ -301,31 +301,52 @@ fa_status fa_cuda_find_common(const fa_context *context, fa_cuda_common which, f
   return status;
 }
 
-static CUlaunchConfig launch_config(fa_cuda_shape shape, CUlaunchAttribute *cluster) {
-  memset(cluster, 0, sizeof *cluster);
-  cluster->id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-  cluster->value.clusterDim.x = shape.cluster;
-  cluster->value.clusterDim.y = cluster->value.clusterDim.z = 1;
+enum { MOST_ATTRIBUTES = 2 };
+
+static CUlaunchConfig launch_config(fa_cuda_shape shape, CUlaunchAttribute attributes[MOST_ATTRIBUTES]) {
   CUlaunchConfig config = {.gridDimX = shape.grid[0], .gridDimY = shape.grid[1], .gridDimZ = shape.grid[2],
                            .blockDimX = shape.threads, .blockDimY = 1, .blockDimZ = 1,
-                           .sharedMemBytes = shape.shared_bytes, .attrs = cluster, .numAttrs = 1};
+                           .sharedMemBytes = shape.shared_bytes, .attrs = attributes, .numAttrs = 0};
+  memset(attributes, 0, MOST_ATTRIBUTES * sizeof *attributes);
+  if (shape.cluster) {
+    CUlaunchAttribute *cluster = &attributes[config.numAttrs++];
+    cluster->id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    cluster->value.clusterDim.x = shape.cluster;
+    cluster->value.clusterDim.y = cluster->value.clusterDim.z = 1;
+  }
+  if (shape.follows) {
+    CUlaunchAttribute *follows = &attributes[config.numAttrs++];
+    follows->id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    follows->value.programmaticStreamSerializationAllowed = 1;
+  }
   return config;
+}
+
+/* Older code has no clusters and does not wait, whatever the device. */
+static int has_code_for_clusters(const fa_context *context, fa_cuda_function function) {
+  CUresult result;
+  int code = 0;
+  if (fa_cuda_capability(context) < FA_CUDA_CLUSTERS) return 0;
+  WITH_DEVICE(context, result, function_fact(&code, CU_FUNC_ATTRIBUTE_PTX_VERSION, (CUfunction)function));
+  return result == CUDA_SUCCESS && code >= FA_CUDA_CLUSTERS;
+}
+
+int fa_cuda_may_follow(const fa_context *context, fa_cuda_function function) {
+  return has_code_for_clusters(context, function);
 }
 
 int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape) {
   enum { PORTABLE_CLUSTER = 8 };
   CUresult result;
-  CUlaunchAttribute cluster;
-  int code = 0, clusters = 0;
-  if (fa_cuda_capability(context) < FA_CUDA_CLUSTERS) return 0;
-  WITH_DEVICE(context, result, function_fact(&code, CU_FUNC_ATTRIBUTE_PTX_VERSION, (CUfunction)function));
-  if (result != CUDA_SUCCESS || code < FA_CUDA_CLUSTERS) return 0; /* older code has none, whatever the device */
+  CUlaunchAttribute attributes[MOST_ATTRIBUTES];
+  int clusters = 0;
+  if (!has_code_for_clusters(context, function)) return 0;
   if (shape.cluster > PORTABLE_CLUSTER) {
     WITH_DEVICE(context, result,
                 function_attribute((CUfunction)function, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1));
     if (result != CUDA_SUCCESS) return 0;
   }
-  CUlaunchConfig config = launch_config(shape, &cluster);
+  CUlaunchConfig config = launch_config(shape, attributes);
   WITH_DEVICE(context, result, most_clusters(&clusters, (CUfunction)function, &config));
   return result == CUDA_SUCCESS ? clusters : 0;
 }
@@ -336,9 +357,9 @@ fa_status fa_cuda_start_with(const fa_context *context, fa_cuda_function functio
   /* The driver copies the parameters before it returns. */
   void *parameters[1];
   memcpy(parameters, &params, sizeof params);
-  if (shape.cluster) {
-    CUlaunchAttribute cluster;
-    CUlaunchConfig config = launch_config(shape, &cluster);
+  if (shape.cluster || shape.follows) {
+    CUlaunchAttribute attributes[MOST_ATTRIBUTES];
+    CUlaunchConfig config = launch_config(shape, attributes);
     config.hStream = (CUstream)stream;
     WITH_DEVICE(context, result, launch_with(&config, (CUfunction)function, parameters, NULL));
   } else {

@@ -32,9 +32,10 @@ typedef struct decode_layout {
 
 typedef struct choice {
   fa_cuda_function function; /* NULL: always the plain one */
+  int follows;               /* fa_cuda_shape of function */
   decode_layout layout;
   fa_cuda_plain plain;
-  fa_cuda_function join;
+  fa_cuda_join join;
 } choice;
 
 static int takes_tensor_cores(const fa_plan *plan) {
@@ -116,8 +117,10 @@ static fa_status find_tensor(const fa_plan *plan, choice *made) {
   char name[64];
   snprintf(name, sizeof name, "decode_%s_%s_%s", fa_dtype_name(p->dtype), fa_dtype_name(p->kv_dtype), mode);
   /* Every plan of the device asks for the same limit: it belongs to the function, not to the plan. */
-  return fa_cuda_find(plan->context, p->kv_dtype == p->dtype ? "decode_any" : "decode_any_quantised", name,
-                      fa_cuda_shared_limit(plan->context), &made->function);
+  const fa_status status = fa_cuda_find(plan->context, p->kv_dtype == p->dtype ? "decode_any" : "decode_any_quantised", name,
+                                        fa_cuda_shared_limit(plan->context), &made->function);
+  if (status == FA_OK) made->follows = fa_cuda_may_follow(plan->context, made->function);
+  return status;
 }
 
 /* The layout of clusters of `blocks` that share the sequences of `units`; 0: none that all run at once (a cluster lies in one
@@ -126,7 +129,8 @@ static int lay_out_cluster(const fa_plan *plan, int64_t units, int64_t blocks, f
   const int64_t forced = plan->problem.kv_splits, part = fa_ceil_div(plan->problem.max_seqlen_kv, blocks);
   if (blocks > FA_DECODE_MOST_PARTS || part < (forced ? 1 : LEAST_PART) || units > INT32_MAX / blocks) return 0;
   if (!lay_out(plan, part, part < WIDE_KEYS ? BLOCK_WARPS : FA_DECODE_MOST_WARPS, blocks, l)) return 0;
-  const fa_cuda_shape shape = {{(unsigned)(units * blocks), 1, 1}, (unsigned)(32 * l->warps), l->shared_bytes, (unsigned)blocks};
+  const fa_cuda_shape shape = {{(unsigned)(units * blocks), 1, 1}, (unsigned)(32 * l->warps), l->shared_bytes,
+                               (unsigned)blocks, 0};
   return fa_cuda_clusters_at_once(plan->context, function, shape) >= (forced ? 1 : units);
 }
 
@@ -197,12 +201,13 @@ fa_status fa_decode_any_run(const fa_plan *plan, const fa_attention_args *args, 
                          &params);
     params.stages = (int32_t)l->stages;
     const int64_t blocks = fa_cuda_row_blocks(plan, l->rows) * plan->kv_splits;
-    const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, (unsigned)(32 * l->warps), l->shared_bytes, (unsigned)l->cluster};
+    const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, (unsigned)(32 * l->warps), l->shared_bytes,
+                                 (unsigned)l->cluster, made->follows};
     status = fa_cuda_start(plan->context, made->function, shape, &params, stream);
   } else {
     fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, made->plain.rows, &params);
     status = fa_cuda_start_plain(plan, &made->plain, &params, stream);
   }
   if (status != FA_OK || (is_tensor && l->cluster)) return status;
-  return fa_cuda_join_splits(plan, made->join, &params, stream);
+  return fa_cuda_join_splits(plan, &made->join, &params, stream);
 }

@@ -29,19 +29,23 @@ void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_ti
   params->by_tiles = fa_divisor_of(fa_max(fa_ceil_div(plan->group * plan->problem.max_seqlen_q, block_rows), 1));
   if (plan->kv_splits == 1) return;
   params->split_o = workspace;
-  params->split_sums = (fa_split_sum *)(void *)(params->split_o + plan->kv_splits * fa_cuda_rows(plan) * plan->problem.head_dim_v);
+  const int64_t o_floats = plan->kv_splits * fa_cuda_rows(plan) * plan->problem.head_dim_v;
+  params->split_sums = (fa_split_sum *)(void *)(params->split_o + o_floats);
 }
 
-static fa_status find_join(const fa_plan *plan, fa_cuda_function *function) {
-  *function = NULL;
+static fa_status find_join(const fa_plan *plan, fa_cuda_join *join) {
+  *join = (fa_cuda_join){0};
   if (plan->kv_splits == 1) return FA_OK;
   if (fa_cuda_rows(plan) > INT32_MAX)
     return fa_fail(FA_ERROR_UNSUPPORTED, "joining %lld split rows is beyond a grid of 2^31 blocks; use kv_splits 1",
                    (long long)fa_cuda_rows(plan));
-  return fa_cuda_find(plan->context, "merge_any", "merge_splits", 0, function);
+  const char *image = fa_cuda_capability(plan->context) >= FA_CUDA_CLUSTERS ? "merge_splits_any" : "merge_any";
+  const fa_status status = fa_cuda_find(plan->context, image, "merge_splits", 0, &join->function);
+  if (status == FA_OK) join->follows = fa_cuda_may_follow(plan->context, join->function);
+  return status;
 }
 
-fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_function *join) {
+fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_join *join) {
   plan->kv_splits = splits;
   plan->kernel_workspace_bytes = split_bytes(plan);
   if (most_units > INT32_MAX / plan->kv_splits)
@@ -50,9 +54,8 @@ fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_uni
   return find_join(plan, join);
 }
 
-fa_status fa_cuda_join_splits(const fa_plan *plan, fa_cuda_function function, const fa_cuda_params *params,
-                              fa_stream stream) {
-  if (!function) return FA_OK;
-  const fa_cuda_shape shape = {{(unsigned)fa_cuda_rows(plan), 1, 1}, FA_JOIN_THREADS, 0, 0};
-  return fa_cuda_start(plan->context, function, shape, params, stream);
+fa_status fa_cuda_join_splits(const fa_plan *plan, const fa_cuda_join *join, const fa_cuda_params *params, fa_stream stream) {
+  if (!join->function) return FA_OK;
+  const fa_cuda_shape shape = {{(unsigned)fa_cuda_rows(plan), 1, 1}, FA_JOIN_THREADS, 0, 0, join->follows};
+  return fa_cuda_start(plan->context, join->function, shape, params, stream);
 }

@@ -13,18 +13,22 @@ int64_t fa_cuda_choose_splits(const fa_plan *plan, fa_split_rates rates, int64_t
 /* Rows of o in all. */
 int64_t fa_cuda_rows(const fa_plan *plan);
 
-/* The plan's kv_splits, kernel_workspace_bytes and *join, which fa_cuda_join_splits starts: NULL for one part. `most_units`
+typedef struct fa_cuda_join {
+  fa_cuda_function function; /* NULL for one part */
+  int follows;
+} fa_cuda_join;
+
+/* The plan's kv_splits, kernel_workspace_bytes and *join, which fa_cuda_join_splits starts. `most_units`
  * blocks a part at most. Parts that a cluster joins need neither, but the plain kernel may have to take rows that lie
  * anywhere, which only run knows.
  * Errors: UNSUPPORTED where a grid would be too large, DEVICE. */
-fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_function *join);
+fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_join *join);
 
 /* What params say of parts, of blocks with block_rows packed rows, and all divisors. workspace has the plan's
  * kernel_workspace_bytes. */
 void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_tile, int64_t block_rows,
                           fa_cuda_params *params);
 
-fa_status fa_cuda_join_splits(const fa_plan *plan, fa_cuda_function function, const fa_cuda_params *params,
-                              fa_stream stream);
+fa_status fa_cuda_join_splits(const fa_plan *plan, const fa_cuda_join *join, const fa_cuda_params *params, fa_stream stream);
 
 #endif

@@ -13,7 +13,7 @@ enum {
 
 typedef struct choice {
   fa_cuda_plain plain;
-  fa_cuda_function join;
+  fa_cuda_join join;
 } choice;
 
 int64_t fa_cuda_row_blocks(const fa_plan *plan, int64_t rows) {
@@ -37,7 +37,7 @@ fa_status fa_cuda_find_plain(const fa_plan *plan, fa_cuda_plain *plain) {
 fa_status fa_cuda_start_plain(const fa_plan *plan, const fa_cuda_plain *plain, const fa_cuda_params *params,
                               fa_stream stream) {
   const int64_t blocks = fa_cuda_row_blocks(plan, plain->rows) * plan->kv_splits;
-  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0, 0};
+  const fa_cuda_shape shape = {{(unsigned)blocks, 1, 1}, THREADS, 0, 0, 0};
   return fa_cuda_start(plan->context, plain->function, shape, params, stream);
 }
 
@@ -68,5 +68,5 @@ fa_status fa_prefill_any_run(const fa_plan *plan, const fa_attention_args *args,
   fa_cuda_params_of(plan, args, &params);
   fa_cuda_split_params(plan, workspace, FA_CUDA_PLAIN_KEYS, made->plain.rows, &params);
   const fa_status status = fa_cuda_start_plain(plan, &made->plain, &params, stream);
-  return status == FA_OK ? fa_cuda_join_splits(plan, made->join, &params, stream) : status;
+  return status == FA_OK ? fa_cuda_join_splits(plan, &made->join, &params, stream) : status;
 }

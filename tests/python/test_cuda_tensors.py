@@ -81,6 +81,35 @@ def test_a_graph_replays():
     assert (out - exact(q, k, v)).abs().max() <= 2e-3
 
 
+@pytest.mark.parametrize("splits", [0, 1, 4, 33])
+def test_decode_waits_for_what_it_reads(splits):
+    """A decode kernel may begin before those ahead of it have ended: it must not read what they write, nor write what they
+    read, before they have. Parts: chosen, none, joined in a cluster, joined by a launch behind."""
+    q, k, v = draw(1, 1, 2048, 32, 8, 128, torch.float16)
+
+    def chain(finish):
+        x, keys, outs = q, k.clone(), []
+        for n in range(24):
+            keys[:, n * 80] = x[:, 0, ::4]
+            for _ in range(2):  # the second reads what the first writes, with nothing between
+                x = attention(x, keys, v, kv_splits=splits)
+                outs.append(x)
+                finish()
+        return torch.stack(outs)
+
+    wanted = chain(torch.cuda.synchronize)
+    assert not torch.equal(wanted[0], wanted[1])
+    assert all(torch.equal(chain(lambda: None), wanted) for _ in range(5))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = chain(lambda: None)
+    for _ in range(5):
+        captured.zero_()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(captured, wanted)
+
+
 def test_a_graph_that_lives_until_the_interpreter_ends():
     """The process ends cleanly. (A segmentation fault at exit was seen once, beside other load, and not again.)"""
     code = """

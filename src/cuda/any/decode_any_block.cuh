@@ -5,6 +5,7 @@
 
 #include "cuda/any/cluster.cuh"
 #include "cuda/any/decode_any_mma.cuh"
+#include "cuda/any/grid_order.cuh"
 
 static_assert(FA_EXACT_PIECE == FA_DECODE_PIECE, "a piece that is not finite is done again as a whole");
 static_assert(FA_DECODE_MAILBOX_BYTES == FA_MAILBOX_BYTES, "the letters begin behind the mailbox");
@@ -231,10 +232,15 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int block_rows = MODE == FA_DECODE_ROWS_MODE ? 16 * warps : 16;
+  fa_let_next_begin();
+  if (p.cu_seqlens_q || p.cu_seqlens_kv || p.seqlens_kv) fa_wait_for_kernels_before(); /* they may write them */
   const fa_item item = fa_item_of(p);
   const fa_sequence s = fa_sequence_of(p, item.batch);
   const int count = p.group * s.seqlen_q, first_row = item.tile * block_rows;
-  if (first_row >= count) return;
+  if (first_row >= count) {
+    fa_wait_for_kernels_before();
+    return;
+  }
   const int rows = min(block_rows, count - first_row);
 
   D d(p, s, item.kv_head);
@@ -242,17 +248,9 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
   fa_part_keys(p, s, item.part, d.begin, d.end);
   fa_band_rows(p, s, fa_divide(first_row, p.by_group), fa_divide(first_row + rows - 1, p.by_group), low, high);
   d.begin = max(d.begin, low), d.end = max(min(d.end, high), d.begin);
-  /* The parts are joined by the blocks of a cluster, or by a launch behind this one (merge_any.cu). */
+  /* The parts are joined by the blocks of a cluster, or by a launch behind this one (merge_splits.cuh). */
   const bool is_cluster = fa_cluster_blocks() > 1;
   const int part = p.splits == 1 || is_cluster ? FA_WHOLE : item.part;
-  if (d.begin == d.end && part != FA_WHOLE) { /* nothing here; the merge reads the maximum first */
-    for (int r = threadIdx.x; r < rows; r += blockDim.x) {
-      int h, i;
-      fa_unpack_row(p, item.kv_head, first_row + r, i, h);
-      fa_write_end(p, s, part, h, i, -CUDART_INF_F, 0.0f, -CUDART_INF_F);
-    }
-    return;
-  }
   const bool is_one_piece = MODE != FA_DECODE_SLICE && VQ * D::VD <= FA_DECODE_PIECE;
   const int row_pieces = is_one_piece ? 1 : FA_DECODE_PIECES(p.head_dim_v), pieces = rows * row_pieces;
   const fa_exchange exchange = {fa_shared_address(shared), item.part, p.splits, p.by_splits};
@@ -265,6 +263,15 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
   d.v_base = (const char *)p.v.data + (item.kv_head * p.v.stride_head + (paged    ? 0
                                                                          : ragged ? s.kv_start * p.v.stride_seq
                                                                                   : s.batch * p.v.stride_batch)) * D::BYTES;
+  fa_wait_for_kernels_before();
+  if (d.begin == d.end && part != FA_WHOLE) { /* nothing here; the merge reads the maximum first */
+    for (int r = threadIdx.x; r < rows; r += blockDim.x) {
+      int h, i;
+      fa_unpack_row(p, item.kv_head, first_row + r, i, h);
+      fa_write_end(p, s, part, h, i, -CUDART_INF_F, 0.0f, -CUDART_INF_F);
+    }
+    return;
+  }
   fa_ring<D, MODE> keys;
   keys.start(d, exchange.mailbox + exchange_bytes);
 

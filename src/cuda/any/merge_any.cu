@@ -1,20 +1,14 @@
 /* Joining attentions of the same queries over disjoint keys by log-sum-exp; the meaning is src/cpu/merge.c's.
  *
  *   m = max lse_x;  w_x = exp(lse_x - m);  o = sum o_x w_x / sum w_x;  lse = m + log(sum w_x)
- *   parts: m = max m_x;  w_x = sum_x exp(m_x - m); o_x weighs FA_LEAST_WEIGHT at least
  *
  * merge_any     two sides in their own type, in place on side a. A warp a row; grid x = ceil(rows / 4), 128 threads.
- * merge_splits  the parts of a split KV sequence, fp32 in the workspace, with the sink, to o and lse. A block a row: one
- *               warp finds the weights, then four groups of 128 threads, a column a thread, take every fourth part each;
- *               grid x = batch * heads_q * max_seqlen_q, 512 threads. Latency: three loads one behind another.
- * A side that saw no key (lse -inf) is left out, never multiplied by 0. Any head size to 576; the order of
- * sums is fixed. Bound: reading what is joined once; 33 parts of 32 rows take 6.3 us on
- * an H200 with cold caches [measured]. */
-#include "cuda/any/parts.cuh"
+ *               A side that saw no key (lse -inf) is left out, never multiplied by 0.
+ * merge_splits  merge_splits.cuh. */
+#include "cuda/any/merge_splits.cuh"
 #include "cuda/append_params.h"
-#include "cuda/kv_split_shape.h"
 
-enum { WARPS = 4, FA_MOST_DIM = 576 };
+enum { WARPS = 4 };
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) merge_any(const __grid_constant__ fa_cuda_merge_params p) {
   const int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
@@ -41,56 +35,4 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) merge_any(const __grid_
   if (lane == 0) p.lse_a[row] = max == -CUDART_INF_F ? -CUDART_INF_F : max + logf(sum);
 }
 
-extern "C" __global__ void __launch_bounds__(FA_JOIN_THREADS) merge_splits(const __grid_constant__ fa_cuda_params p) {
-  __shared__ float weights[FA_MOST_SPLITS], parts_o[FA_JOIN_GROUPS][FA_MOST_DIM];
-  __shared__ float most, total;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int64_t row = blockIdx.x, rows = gridDim.x;
-  const int i = row % p.max_seqlen_q, h = row / p.max_seqlen_q % p.heads_q, b = row / p.max_seqlen_q / p.heads_q;
-  const fa_sequence s = fa_sequence_of(p, b);
-  if (i >= s.seqlen_q) return;
-
-  if (warp == 0) { /* the weight of each part; one without a key has none and is left out, never multiplied by 0 */
-    const float sink = p.sinks ? p.sinks[h] : -CUDART_INF_F;
-    float max = sink, sum = 0.0f;
-    for (int part = lane; part < p.splits; part += 32) max = fa_max_sticky(max, p.split_sums[part * rows + row].max);
-#pragma unroll
-    for (int across = 16; across; across /= 2) {
-      const float other = __shfl_xor_sync(0xffffffffu, max, across);
-      max = other != other ? other : fa_max_sticky(max, other);
-    }
-    for (int part = lane; part < p.splits; part += 32) {
-      const fa_split_sum found = p.split_sums[part * rows + row];
-      const bool is_empty = found.max == -CUDART_INF_F;
-      const float share = is_empty ? 0.0f : found.sum * expf(found.max - max);
-      sum += share;
-      weights[part] = is_empty ? -1.0f : share < FA_LEAST_WEIGHT ? FA_LEAST_WEIGHT : share;
-    }
-#pragma unroll
-    for (int across = 16; across; across /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, across);
-    if (sink != -CUDART_INF_F) sum += expf(sink - max);
-    if (lane == 0) {
-      most = max, total = sum;
-      if (p.lse) p.lse[fa_lse_offset(p, s, h, i)] = max == -CUDART_INF_F ? -CUDART_INF_F : max + logf(sum);
-    }
-  }
-  __syncthreads();
-
-  const int column = threadIdx.x % FA_JOIN_COLUMNS, group = threadIdx.x / FA_JOIN_COLUMNS;
-  for (int d = column; d < p.head_dim_v; d += FA_JOIN_COLUMNS) {
-    float value = 0.0f;
-#pragma unroll 8
-    for (int part = group; part < p.splits; part += FA_JOIN_GROUPS) {
-      const float weight = weights[part];
-      if (!(weight < 0.0f)) value = fmaf(weight, p.split_o[(part * rows + row) * p.head_dim_v + d], value);
-    }
-    parts_o[group][d] = value;
-  }
-  __syncthreads();
-  for (int d = threadIdx.x; d < p.head_dim_v; d += FA_JOIN_THREADS) {
-    float value = 0.0f;
-#pragma unroll
-    for (int g = 0; g < FA_JOIN_GROUPS; ++g) value += parts_o[g][d];
-    fa_store_any(p.o.data, fa_row_offset(p, s, p.o, h, i) + d, p.dtype, most == -CUDART_INF_F ? 0.0f : value / total);
-  }
-}
+FA_MERGE_SPLITS(merge_splits)
