@@ -5,7 +5,7 @@
  * head_dim_qk to 576 everywhere. Grid x = batch * heads_kv * tiles of rows * splits; 32 to 256 threads; dynamic shared
  * memory by decode_cuda.c: what a cluster exchanges, q where it is not in registers (k pieces * 1 KB of 32 dims), 2 to 4
  * stages, e.g. 96 KB for D = 128, 4 warps, 3 stages.
- * One query over 256K keys, 32 heads on 8, fp16: 4372 GB/s on an H200, 99 % of a plain read [measured, docs/performance.md]. */
+ * One query over 256K keys, 32 heads on 8, fp16: 4377 GB/s on an H200, 99 % of a plain read [measured, docs/performance.md]. */
 #include "cuda/any/decode_any_block.cuh"
 
 #define ALL_WAYS(q, T)                                                          \

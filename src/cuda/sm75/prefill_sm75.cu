@@ -4,7 +4,7 @@
  * Level one, rows x keys: 128 x 32 (64, 192), 64 x 32 (96, 192/128), 256 x 32 (128; shorter sequences 64 x 32, on a T4
  * 128 x 32), 128 x 16 (256). Level two: 32 x 32 a warp at a head size of 64, 32 x 16 at 128, 16 x 32 to 192, 16 x 16 at 256.
  * Bound: arithmetic at the rate of m16n8k8 and, close to it, the reads of shared memory. Not run on a T4; nobody here
- * has one. H200, S = 4096, head size 128: 235 TFLOP/s [measured]; docs/gpu_model.md has a T4 [model]. */
+ * has one. H200, S = 4096, head size 128: 240 TFLOP/s [measured]; docs/gpu_model.md has a T4 [model]. */
 #include "cuda/prefill_mma.cuh"
 
 #define FA_TYPE_f16 fa_half_turing

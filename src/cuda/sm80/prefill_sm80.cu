@@ -4,8 +4,8 @@
  * Level one, rows x keys: 128 x 64, 64 x 32 (192/128, and 192 and 256 where sequences are short); 128 x 32 where shared
  * memory is short (128, 256). Level two: 32 rows x 16 or 32 keys a warp, 16 x 32 above a head size of 128.
  * Bound: arithmetic, 2 S_q S_kv (D_qk + D_v) a head without masks, at the rate of mma.sync; above a head size of 128 the
- * reads of shared memory (one ldmatrix for two mma) come close. H200, S = 4096, head sizes 64, 128, 256: 369,
- * 401, 329 TFLOP/s of about 640 [measured, docs/performance.md]. */
+ * reads of shared memory (one ldmatrix for two mma) come close. H200, S = 4096, head sizes 64, 128, 256: 370,
+ * 404, 345 TFLOP/s of about 640 [measured, docs/performance.md]. */
 #include "cuda/prefill_mma.cuh"
 
 #define FA_TYPE_f16 fa_half
