@@ -7,7 +7,9 @@
 Prefill: 16K tokens a batch, hidden size 2048 (heads = 2048 / head size), head sizes 64, 128, 256, causal and not, 512 to
 16K tokens a sequence. Decode: one query, 32 query heads on 8 KV heads, head size 128, going through caches of 256 MB
 in turn, beyond L2. Of every result the first and the last head are compared with fp32 attention before it is timed. Times are
-medians over replays of a CUDA graph, so no time of the host is in them; ratios are of one run."""
+medians over replays of a CUDA graph, so no time of the host is in them; ratios are of one run. Decode calls stand behind one
+another in it, and from compute capability 9.0 on ours overlap: each begins while the one before ends. Behind kernels that do
+not let the next begin that saves less (docs/performance.md has both)."""
 import argparse
 import json
 import os

@@ -32,16 +32,17 @@ typedef struct fa_cuda_shape {
   unsigned threads; /* a block */
   unsigned shared_bytes;
   unsigned cluster; /* blocks of one, along x; 0: no clusters */
-  int follows;      /* fa_cuda_may_follow: it may begin before the kernel before it on the stream has ended */
+  int follows;      /* it may begin before the kernel before it on the stream has ended (any/grid_order.cuh) */
 } fa_cuda_shape;
 
-enum { FA_CUDA_CLUSTERS = 90 }; /* the compute capability that brought clusters, and kernels that follow */
+enum { FA_CUDA_CLUSTERS = 90 }; /* the compute capability that brought clusters and kernels that follow */
 
 /* How many clusters of `shape` the device runs at once; 0: it has none, or not with this function's code. Permits the
  * function clusters of more than 8 blocks where shape has one. For prepare. */
 int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape);
 
-/* Whether the function's code waits for what is before it by itself (any/grid_order.cuh). For prepare. */
+/* Whether a function that calls fa_wait_for_kernels_before (any/grid_order.cuh) has that instruction in its code for this
+ * device, and the driver takes such launches into graphs. For prepare. */
 int fa_cuda_may_follow(const fa_context *context, fa_cuda_function function);
 
 /* Starts a kernel whose only parameter is `const __grid_constant__ fa_cuda_params`. Errors: DEVICE. */

@@ -322,8 +322,8 @@ static CUlaunchConfig launch_config(fa_cuda_shape shape, CUlaunchAttribute attri
   return config;
 }
 
-/* Older code has no clusters and does not wait, whatever the device. */
-static int has_code_for_clusters(const fa_context *context, fa_cuda_function function) {
+/* Older code can neither use clusters nor wait, whatever the device. */
+static int has_code_from_90(const fa_context *context, fa_cuda_function function) {
   CUresult result;
   int code = 0;
   if (fa_cuda_capability(context) < FA_CUDA_CLUSTERS) return 0;
@@ -332,7 +332,10 @@ static int has_code_for_clusters(const fa_context *context, fa_cuda_function fun
 }
 
 int fa_cuda_may_follow(const fa_context *context, fa_cuda_function function) {
-  return has_code_for_clusters(context, function);
+  enum { GRAPHS_KEEP_IT = 12030 }; /* CUDA 12.3 */
+  const fa_cuda_driver *d = fa_cuda_driver_open();
+  int version = 0;
+  return d->version(&version) == CUDA_SUCCESS && version >= GRAPHS_KEEP_IT && has_code_from_90(context, function);
 }
 
 int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function function, fa_cuda_shape shape) {
@@ -340,7 +343,7 @@ int32_t fa_cuda_clusters_at_once(const fa_context *context, fa_cuda_function fun
   CUresult result;
   CUlaunchAttribute attributes[MOST_ATTRIBUTES];
   int clusters = 0;
-  if (!has_code_for_clusters(context, function)) return 0;
+  if (!has_code_from_90(context, function)) return 0;
   if (shape.cluster > PORTABLE_CLUSTER) {
     WITH_DEVICE(context, result,
                 function_attribute((CUfunction)function, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1));

@@ -7,6 +7,7 @@
 /* FIELD(type of result is CUresult; name, exported symbol, parameters) */
 #define FA_CUDA_DRIVER_FUNCTIONS(FIELD)                                                                            \
   FIELD(init, "cuInit", (unsigned))                                                                                \
+  FIELD(version, "cuDriverGetVersion", (int *))                                                                    \
   FIELD(error_string, "cuGetErrorString", (CUresult, const char **))                                               \
   FIELD(device_count, "cuDeviceGetCount", (int *))                                                                 \
   FIELD(device_get, "cuDeviceGet", (CUdevice *, int))                                                              \

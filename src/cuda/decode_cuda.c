@@ -170,7 +170,7 @@ fa_status fa_decode_any_prepare(fa_plan *plan) {
   const int64_t rows = made.function ? made.layout.rows : made.plain.rows;
   const int64_t units = fa_cuda_row_blocks(plan, rows);
   const int64_t most_units = fa_max(units, fa_cuda_row_blocks(plan, made.plain.rows)); /* rows that are not aligned */
-  status = fa_cuda_prepare_splits(plan, share_sequences(plan, units, &made), most_units, &made.join);
+  status = fa_cuda_prepare_splits(plan, share_sequences(plan, units, &made), most_units, made.follows, &made.join);
   if (status != FA_OK) return status;
   if (plan->kv_splits > 1)
     snprintf(plan->reason, sizeof plan->reason, "keys in %lld parts, joined by %s", (long long)plan->kv_splits,

@@ -33,25 +33,24 @@ void fa_cuda_split_params(const fa_plan *plan, void *workspace, int64_t split_ti
   params->split_sums = (fa_split_sum *)(void *)(params->split_o + o_floats);
 }
 
-static fa_status find_join(const fa_plan *plan, fa_cuda_join *join) {
+static fa_status find_join(const fa_plan *plan, int follows, fa_cuda_join *join) {
   *join = (fa_cuda_join){0};
   if (plan->kv_splits == 1) return FA_OK;
   if (fa_cuda_rows(plan) > INT32_MAX)
     return fa_fail(FA_ERROR_UNSUPPORTED, "joining %lld split rows is beyond a grid of 2^31 blocks; use kv_splits 1",
                    (long long)fa_cuda_rows(plan));
-  const char *image = fa_cuda_capability(plan->context) >= FA_CUDA_CLUSTERS ? "merge_splits_any" : "merge_any";
-  const fa_status status = fa_cuda_find(plan->context, image, "merge_splits", 0, &join->function);
-  if (status == FA_OK) join->follows = fa_cuda_may_follow(plan->context, join->function);
-  return status;
+  join->follows = follows;
+  return fa_cuda_find(plan->context, follows ? "merge_splits_any" : "merge_any", "merge_splits", 0, &join->function);
 }
 
-fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_join *join) {
+fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, int follows,
+                                 fa_cuda_join *join) {
   plan->kv_splits = splits;
   plan->kernel_workspace_bytes = split_bytes(plan);
   if (most_units > INT32_MAX / plan->kv_splits)
     return fa_fail(FA_ERROR_UNSUPPORTED, "%lld blocks of rows in %lld parts are beyond a grid of 2^31; make the batch or the "
                    "sequences shorter", (long long)most_units, (long long)plan->kv_splits);
-  return find_join(plan, join);
+  return find_join(plan, follows, join);
 }
 
 fa_status fa_cuda_join_splits(const fa_plan *plan, const fa_cuda_join *join, const fa_cuda_params *params, fa_stream stream) {

@@ -22,7 +22,7 @@ typedef struct fa_cuda_join {
  * blocks a part at most. Parts that a cluster joins need neither, but the plain kernel may have to take rows that lie
  * anywhere, which only run knows.
  * Errors: UNSUPPORTED where a grid would be too large, DEVICE. */
-fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, fa_cuda_join *join);
+fa_status fa_cuda_prepare_splits(fa_plan *plan, int64_t splits, int64_t most_units, int follows, fa_cuda_join *join);
 
 /* What params say of parts, of blocks with block_rows packed rows, and all divisors. workspace has the plan's
  * kernel_workspace_bytes. */

@@ -47,7 +47,7 @@ fa_status fa_prefill_any_prepare(fa_plan *plan) {
   if (status != FA_OK) return status;
   const int64_t units = fa_cuda_row_blocks(plan, made.plain.rows);
   status = fa_cuda_prepare_splits(plan, fa_cuda_choose_splits(plan, fa_rates_of_arithmetic(), units, LEAST_PART), units,
-                                  &made.join);
+                                  0, &made.join);
   if (status != FA_OK) return status;
   plan->tiles.level1_rows = made.plain.rows;
   plan->tiles.level1_keys = plan->tiles.level2_keys = FA_CUDA_PLAIN_KEYS;

@@ -32,8 +32,9 @@ enum { GRID_LIMIT = 65535, ROW_BLOCKS = 16, CAUSAL_ROW_BLOCKS = 32 };
   {TYPE_##type, KIND, dqk, dv, row_tiles, warps, tile, step, blocks},
 
 /* Of the first bucket that is large enough: the first that the device runs as many blocks of at once as it is made for, or,
- * where a sequence has less than ROW_BLOCKS blocks of its rows, the one of them with the fewest rows. (More rows a block
- * read K and V less often, and lose more at the diagonal; measured with 16K tokens a batch on an H200.) */
+ * where a sequence has less than ROW_BLOCKS, if causal CAUSAL_ROW_BLOCKS, blocks of its rows, the one of them with the fewest
+ * rows. (More rows a block read K and V less often, and lose more at the diagonal; measured with 16K tokens a batch on an
+ * H200.) */
 static const shape sm80_shapes[] = {
 #define KIND PLAIN
     FA_SM80_PLAIN(f16) FA_SM80_PLAIN(bf16)
@@ -94,7 +95,7 @@ static fa_status prepare(fa_plan *plan, const char *kernel, const shape *shapes,
   const int64_t kv_bytes = fa_max(1, p->max_seqlen_kv) * (p->head_dim_qk + p->head_dim_v) * 2;
   const int64_t section = fa_max(fa_section_heads(kv_heads, section_bytes / kv_bytes), fa_ceil_div(kv_heads, GRID_LIMIT));
   const int64_t section_heads = section * plan->group;
-  if (row_blocks > GRID_LIMIT || section_heads > INT_MAX || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
+  if (row_blocks > GRID_LIMIT || section_heads > INT_MAX || kv_heads > INT_MAX - section || p->max_seqlen_kv >= FA_CUDA_UNLIMITED)
     return fa_fail(FA_ERROR_UNSUPPORTED, "max_seqlen_q %lld, max_seqlen_kv %lld, %lld heads in all; %s takes %lld rows, less than 2^30 keys and 2^31 heads",
                    (long long)p->max_seqlen_q, (long long)p->max_seqlen_kv, (long long)(p->batch * p->heads_q), kernel,
                    (long long)(GRID_LIMIT * rows));

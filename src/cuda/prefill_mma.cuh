@@ -6,8 +6,8 @@
  *
  * A step is S = Q K, P = exp2(S * scale - m), O += P V. m is not the maximum but an older one: the step asks only, with one
  * vote a warp, whether its weights still sum to less than 4096. No maximum, no shuffle and no rescaling of O otherwise.
- * If they do not, the step's scores are computed again and m, O and the sums move (`restart`); so does the first step, and
- * every step where scores are huge.
+ * If they do not, the step's scores are computed again and m, O and the sums move (`restart`), as in
+ * every step where scores are huge. The first step takes its own maximum.
  * Weights stay below 4096 = 2^12 (fp16 ends at 2^16) and sums are fp32: the relative error is that of the true maximum,
  * but a row that one key dominates has a weight that is not 1 and is rounded (mma_fragments.cuh, `sum`).
  * One warp's exponentials run beside another warp's products: order within a warp (products of one step beside the
@@ -30,7 +30,7 @@
 #include "cuda/prefill_place.cuh"
 #include "cuda/prefill_shapes.h"
 
-#define FA_FAR 3.402823466e38f /* -m before any key: the first finite score overflows and restarts */
+#define FA_FAR 3.402823466e38f /* -m before any key: a finite score overflows and restarts */
 #define FA_MOST_WEIGHT 4096.0f
 /* |m| beyond which m, rounded to 2^-12 or worse, and scores, fused into the exponent, differ by a factor that shows: every
  * step restarts then, with scores rounded as m was. */
@@ -45,12 +45,12 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
   static constexpr int Q_BYTES = FA_PREFILL_Q_BYTES(DQ, MT, WARPS), Q_AT = PLACE_AT > Q_BYTES ? PLACE_AT - Q_BYTES : 0;
   static constexpr bool FIRST_BESIDE_Q = ASYNC && Q_AT >= STAGE; /* the first tile need not wait until Q is in registers */
   /* o is staged in the half of the ring that the last tile is not in: no barrier. With one row tile ptxas makes a slower
-   * loop of it [H200: 311 instead of 334 TFLOP/s at 256, 409 and 407 at 128]. */
+   * loop of it [H200, bf16, S = 4096, head size 256: 311 instead of 334 TFLOP/s]. */
   static constexpr bool O_BESIDE_LAST = MT == 2 && ROWS * DV * 2 <= STAGE;
   /* The first step, which has no m yet, is code of its own; with one row tile a branch in every step is the lesser evil. */
   static constexpr bool PEEL_FIRST = MT == 2;
   static constexpr int ROW_ENDS = MT * 2; /* rows of a lane: row tile n / 2, row g + 8 (n % 2) */
-  static_assert(TILE % STEP == 0 && DV <= DQ, "steps fill a tile; o is staged where q was");
+  static_assert(TILE % STEP == 0 && DV <= DQ, "steps fill a tile; o takes no more room than q");
   static_assert(PLACE_AT == FA_PREFILL_RING_BYTES(DQ, DV, TILE) && SHARED >= Q_AT + Q_BYTES, "Q, then the ring and the place");
   static_assert(sizeof(fa_place) <= 128 && 128 + WARPS * sizeof(fa_warp_band) <= FA_PREFILL_PLACE_BYTES, "behind the ring");
   using k_tile = fa_tile<DQ, TILE, THREADS>;
@@ -179,7 +179,7 @@ template <class E, bool ASYNC, bool RULES, int DQ, int DV, int MT, int WARPS, in
     if (EDGE) select(x, k_at, n_tile);
   }
 
-  /* A row end's -m with the maximum of these scores: no more than it was. */
+  /* A row end's -m with the maximum of these scores, no more than it was; where it is huge `limit` says so from now on. */
   FA_MEMBER float moved_shift(const scores &x, int r) {
     float top = -CUDART_INF_F;
 #pragma unroll

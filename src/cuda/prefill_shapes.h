@@ -29,8 +29,8 @@
   FA_SHAPE(type, 128, 128, 1, 4, 64, 2, 2)  \
   FA_SHAPE(type, 256, 256, 1, 8, 32, 1, 1)
 
-/* A Turing block has at most 64 KB of shared memory, and the tile on its way is held in registers (spilled at 128,
- * 192 and 256). */
+/* A Turing block has at most 64 KB of shared memory, and the tile on its way is held in registers (some are spilled at
+ * 128 with two row tiles, and at 256). */
 #define FA_SM75_PLAIN(type)                 \
   FA_SHAPE(type, 64, 64, 2, 4, 32, 2, 2)    \
   FA_SHAPE(type, 96, 96, 1, 4, 32, 2, 2)    \

@@ -232,7 +232,6 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int block_rows = MODE == FA_DECODE_ROWS_MODE ? 16 * warps : 16;
-  fa_let_next_begin();
   if (p.cu_seqlens_q || p.cu_seqlens_kv || p.seqlens_kv) fa_wait_for_kernels_before(); /* they may write them */
   const fa_item item = fa_item_of(p);
   const fa_sequence s = fa_sequence_of(p, item.batch);
@@ -264,6 +263,7 @@ FA_DEVICE void fa_decode_block(const fa_cuda_params &p) {
                                                                          : ragged ? s.kv_start * p.v.stride_seq
                                                                                   : s.batch * p.v.stride_batch)) * D::BYTES;
   fa_wait_for_kernels_before();
+  fa_let_next_begin();
   if (d.begin == d.end && part != FA_WHOLE) { /* nothing here; the merge reads the maximum first */
     for (int r = threadIdx.x; r < rows; r += blockDim.x) {
       int h, i;

@@ -20,7 +20,7 @@
  * Level 1: a stage of keys in shared memory, 2 to 4 in a ring; level 2: 16 rows x 16 keys.
  * Blocks that share a sequence's keys join their results as a cluster, through each other's shared memory
  * (decode_any_block.cuh), from compute capability 9.0 on; before that, or for more than 16, by a launch behind
- * (merge_any.cu). Short caches are latency alone: no division, no branch before a load, one barrier less counts there.
+ * (merge_splits.cuh). Short caches are latency alone: no division, no branch before a load, one barrier less counts there.
  *
  * Weights that are not finite: 0 * NaN is NaN in a product, so a row whose o is not finite at the end is done again
  * exactly by rows_exact.cuh, keys not kept left out.
