@@ -74,9 +74,20 @@ FA_DEVICE unsigned fa_multiply_pair(unsigned pair, __half2 factor) {
 
 /* ------------------------------------------------------------- one row, exactly */
 
+/* fa_token_offset, the head's part first: in its order ptxas 12.9 spills at a head size of 128. */
+FA_DEVICE int64_t fa_sm70_token_offset(const fa_cuda_params &p, const fa_sequence &s, const fa_cuda_tensor &t, int h, int j) {
+  const int64_t head = (int64_t)h * t.stride_head;
+  if (p.page_table) {
+    const int page = p.page_table[s.batch * p.page_table_stride + j / p.page_size];
+    return head + (int64_t)max(0, min(page, p.num_pages - 1)) * t.stride_batch + (int64_t)(j % p.page_size) * t.stride_seq;
+  }
+  const int64_t start = p.cu_seqlens_kv ? s.kv_start * t.stride_seq : s.batch * t.stride_batch;
+  return head + start + (int64_t)j * t.stride_seq;
+}
+
 FA_DEVICE float fa_exact_score(const fa_cuda_params &p, const fa_sequence &s, int h, int i, int j) {
   const __half *q = (const __half *)p.q.data + fa_row_offset(p, s, p.q, h, i);
-  const __half *k = (const __half *)p.k.data + fa_token_offset(p, s, p.k, h / p.group, j);
+  const __half *k = (const __half *)p.k.data + fa_sm70_token_offset(p, s, p.k, h / p.group, j);
   float dot = 0.0f;
 #pragma unroll 1
   for (int d = 0; d < p.head_dim_qk; d++) dot = fmaf(__half2float(q[d]), __half2float(k[d]), dot);
@@ -122,7 +133,7 @@ FA_DEVICE void fa_exact_row(const fa_cuda_params &p, const fa_sequence &s, int h
     for (int n = 0; n < 32; n++) {
       const float w = __shfl_sync(FA_WHOLE_WARP, weight, n);
       if (!(keeps >> n & 1u)) continue;
-      const __half *v = (const __half *)p.v.data + fa_token_offset(p, s, p.v, h / p.group, j + n);
+      const __half *v = (const __half *)p.v.data + fa_sm70_token_offset(p, s, p.v, h / p.group, j + n);
 #pragma unroll
       for (int x = 0; x < GROUPS; x++) {
         const int d = 32 * (x * PARTS + part) + lane;

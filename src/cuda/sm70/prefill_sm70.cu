@@ -53,7 +53,7 @@ struct fa_staged {
       const int d = 8 * fa_sm70_stage_chunk(thread, n + piece * PASSES, CHUNKS);
       chunk[n] = make_uint4(0u, 0u, 0u, 0u);
       if (key >= begin && key < end && d < dim)
-        chunk[n] = fa_load_chunk<VECTORS>((const __half *)t.data + fa_token_offset(p, s, t, h, key), d, dim, p.aligned);
+        chunk[n] = fa_load_chunk<VECTORS>((const __half *)t.data + fa_sm70_token_offset(p, s, t, h, key), d, dim, p.aligned);
     }
   }
   __device__ __forceinline__ void store(int base, int piece) const {
