@@ -1,0 +1,76 @@
+/* Happens-before on an emulated Ascend core (one AIC, two AIVs): of two instructions that touch the same bytes, one writing,
+ * does any chain of queues, barriers and flags make the second wait for the first? If not, the kernel is wrong on a device
+ * whatever values come out here. Nothing is simulated in time: one run decides for all timings of the same instructions.
+ *
+ * A queue starts its instructions in the order they were issued and may have several under way, so that also within a queue
+ * an instruction sees another's bytes for certain only behind a barrier, or in a `serial` queue, which ends one before it
+ * starts the next. A flag is raised when all instructions before it in its queue have ended; who waits for it starts later.
+ *
+ * Every byte remembers who wrote it and who read it since (vector clocks after FastTrack, Flanagan and Freund 2009, which
+ * says: the first instruction that races is found, if there is one). Checked against the transitive closure of random
+ * programs by tests/davinci/test_order.c. */
+#ifndef DV_ORDER_H
+#define DV_ORDER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { DV_MOST_QUEUES = 16, DV_MOST_SPACES = 64 };
+
+/* Where in the kernel's source an instruction stands. */
+typedef struct dv_site {
+  const char *instruction, *file;
+  int line;
+} dv_site;
+
+typedef enum dv_hazard_kind {
+  DV_READ_UNWRITTEN,  /* bytes nobody wrote */
+  DV_READ_TOO_EARLY,  /* bytes whose writer need not have ended */
+  DV_WRITE_TOO_EARLY, /* bytes that a reader or writer before need not be done with */
+  DV_OUT_OF_SPACE,    /* bytes behind the end of a buffer */
+  DV_FLAG_LIMIT,      /* more sets of a flag than its counter holds */
+  DV_FLAG_LEFT        /* a flag that nobody waited for, at the end */
+} dv_hazard_kind;
+
+typedef struct dv_hazard {
+  dv_hazard_kind kind;
+  const dv_site *first;  /* NULL: there is none */
+  const dv_site *second; /* the one that comes too early */
+  const char *space;     /* the buffer's name, or the flag's */
+  size_t begin, bytes;   /* the first of them; for flags the number of sets */
+} dv_hazard;
+
+typedef struct dv_order dv_order;
+typedef void (*dv_hazard_report)(void *user, const dv_hazard *hazard);
+
+/* NULL: no memory. `report` is called for each hazard as it is found; the caller decides to stop. */
+dv_order *dv_order_open(int queues, dv_hazard_report report, void *user);
+void dv_order_close(dv_order *order);
+
+/* A buffer of `bytes`, followed by granules of `granule` bytes (a power of two). Returns its number; -1: no memory, or more
+ * than DV_MOST_SPACES. `name` is kept. */
+int dv_order_space(dv_order *order, const char *name, size_t bytes, size_t granule);
+
+/* Bytes that are there before the kernel starts. */
+void dv_order_given(dv_order *order, int space, size_t begin, size_t bytes);
+
+/* The next instruction of a queue; what it reads and writes follows, reads first. `site` is kept. 0: no memory. */
+int dv_order_issue(dv_order *order, int queue, const dv_site *site);
+void dv_order_read(dv_order *order, int space, size_t begin, size_t bytes);
+void dv_order_write(dv_order *order, int space, size_t begin, size_t bytes);
+
+/* Behind it a queue starts nothing before all it has started has ended. serial: always so. */
+void dv_order_barrier(dv_order *order, int queue);
+void dv_order_serial(dv_order *order, int queue);
+
+/* A flag is a counter: sets wait for waits, `most` at the same time. */
+typedef struct dv_flag dv_flag;
+dv_flag *dv_flag_open(dv_order *order, const char *name, int most); /* NULL: no memory; closed with the order */
+void dv_flag_set(dv_order *order, dv_flag *flag, int queue, const dv_site *site);
+/* 0: not set yet. The caller runs somebody else, or nobody is left to: a deadlock. */
+int dv_flag_wait(dv_order *order, dv_flag *flag, int queue);
+
+/* Reports the flags that are still set. */
+void dv_order_end(dv_order *order);
+
+#endif

@@ -1,0 +1,293 @@
+/* Happens-before on the emulated Ascend core (sim/davinci/order.h): each kind of hazard found with both places named, what is
+ * ordered left alone, and random programs against the transitive closure of their order. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "davinci/order.h"
+
+enum { MTE2, V, MTE3, QUEUES };
+
+typedef struct found {
+  int count;
+  dv_hazard first;
+} found;
+
+static void report(void *user, const dv_hazard *hazard) {
+  found *f = user;
+  if (f->count++ == 0) f->first = *hazard;
+}
+
+static const dv_site load = {"DataCopy", "kernel.cpp", 10}, compute = {"Exp", "kernel.cpp", 20}, store = {"DataCopy", "kernel.cpp", 30};
+
+typedef struct fixture {
+  found found;
+  dv_order *order;
+  int ub;
+} fixture;
+
+static int open_order(void **state) {
+  fixture *f = calloc(1, sizeof *f);
+  f->order = dv_order_open(QUEUES, report, &f->found);
+  f->ub = dv_order_space(f->order, "UB", 1000, 1);
+  *state = f;
+  return f->order && f->ub == 0 ? 0 : -1;
+}
+static int close_order(void **state) {
+  fixture *f = *state;
+  dv_order_close(f->order);
+  free(f);
+  return 0;
+}
+
+static void expect(const fixture *f, dv_hazard_kind kind, const dv_site *first, const dv_site *second, size_t begin) {
+  assert_true(f->found.count > 0);
+  assert_int_equal(f->found.first.kind, kind);
+  assert_ptr_equal(f->found.first.first, first);
+  assert_ptr_equal(f->found.first.second, second);
+  assert_int_equal(f->found.first.begin, begin);
+}
+
+static void a_missing_flag_is_found(void **state) {
+  fixture *f = *state;
+  dv_order_issue(f->order, MTE2, &load);
+  dv_order_write(f->order, f->ub, 64, 32);
+  dv_order_issue(f->order, V, &compute);
+  dv_order_read(f->order, f->ub, 0, 0);
+  dv_order_read(f->order, f->ub, 95, 1);
+  expect(f, DV_READ_TOO_EARLY, &load, &compute, 95);
+  assert_string_equal(f->found.first.space, "UB");
+}
+
+static void a_flag_orders_through_other_queues(void **state) {
+  fixture *f = *state;
+  dv_flag *loaded = dv_flag_open(f->order, "MTE2_V 0", 1), *computed = dv_flag_open(f->order, "V_MTE3 0", 1);
+  dv_order_issue(f->order, MTE2, &load);
+  dv_order_write(f->order, f->ub, 0, 512);
+  assert_false(dv_flag_wait(f->order, loaded, V)); /* not set yet */
+  dv_flag_set(f->order, loaded, MTE2, &load);
+  assert_true(dv_flag_wait(f->order, loaded, V));
+  dv_order_issue(f->order, V, &compute);
+  dv_order_read(f->order, f->ub, 0, 256);
+  dv_order_write(f->order, f->ub, 0, 256);
+  dv_flag_set(f->order, computed, V, &compute);
+  assert_true(dv_flag_wait(f->order, computed, MTE3));
+  dv_order_issue(f->order, MTE3, &store);
+  dv_order_read(f->order, f->ub, 0, 512); /* the load itself is before it through V */
+  dv_order_end(f->order);
+  assert_int_equal(f->found.count, 0);
+}
+
+static void a_buffer_is_not_filled_again_while_it_is_read(void **state) {
+  fixture *f = *state;
+  dv_order_given(f->order, f->ub, 0, 1000);
+  dv_order_issue(f->order, V, &compute);
+  dv_order_read(f->order, f->ub, 0, 256);
+  dv_order_issue(f->order, MTE3, &store);
+  dv_order_read(f->order, f->ub, 0, 256);
+  dv_flag *done = dv_flag_open(f->order, "MTE3_MTE2 0", 1);
+  dv_flag_set(f->order, done, MTE3, &store);
+  assert_true(dv_flag_wait(f->order, done, MTE2));
+  dv_order_issue(f->order, MTE2, &load); /* MTE3 is done with it, V need not be */
+  dv_order_write(f->order, f->ub, 255, 745);
+  expect(f, DV_WRITE_TOO_EARLY, &compute, &load, 255);
+  assert_int_equal(f->found.count, 1);
+}
+
+static void a_queue_overlaps_its_own_instructions(void **state) {
+  fixture *f = *state;
+  dv_order_given(f->order, f->ub, 0, 1000);
+  for (int n = 0; n < 2; n++) {
+    dv_order_issue(f->order, V, &compute);
+    dv_order_read(f->order, f->ub, 0, 64);
+    dv_order_write(f->order, f->ub, 0, 64); /* in place is one instruction's own business */
+    assert_int_equal(f->found.count, 0);
+    dv_order_barrier(f->order, V);
+  }
+  dv_order_issue(f->order, V, &store);
+  dv_order_write(f->order, f->ub, 100, 4);
+  dv_order_issue(f->order, V, &compute);
+  dv_order_read(f->order, f->ub, 102, 64);
+  expect(f, DV_READ_TOO_EARLY, &store, &compute, 102);
+  assert_int_equal(f->found.count, 2); /* bytes 102 and 103 */
+  dv_order_serial(f->order, MTE2);
+  for (int n = 0; n < 2; n++) {
+    dv_order_issue(f->order, MTE2, &load);
+    dv_order_write(f->order, f->ub, 500, 64);
+  }
+  assert_int_equal(f->found.count, 2);
+}
+
+static void bytes_nobody_wrote_and_bytes_that_do_not_exist(void **state) {
+  fixture *f = *state;
+  dv_order_given(f->order, f->ub, 0, 10);
+  dv_order_issue(f->order, V, &compute);
+  dv_order_read(f->order, f->ub, 0, 10);
+  assert_int_equal(f->found.count, 0);
+  dv_order_read(f->order, f->ub, 9, 2);
+  expect(f, DV_READ_UNWRITTEN, NULL, &compute, 10);
+  f->found.count = 0;
+  dv_order_write(f->order, f->ub, 999, 1);
+  assert_int_equal(f->found.count, 0);
+  dv_order_write(f->order, f->ub, 999, SIZE_MAX);
+  expect(f, DV_OUT_OF_SPACE, NULL, &compute, 999);
+  f->found.count = 0;
+  dv_order_read(f->order, f->ub, 1000, 1);
+  expect(f, DV_OUT_OF_SPACE, NULL, &compute, 1000);
+}
+
+static void flags_have_limits_and_are_waited_for(void **state) {
+  fixture *f = *state;
+  dv_flag *flag = dv_flag_open(f->order, "cross 3", 2);
+  dv_order_issue(f->order, MTE2, &load);
+  dv_flag_set(f->order, flag, MTE2, &load);
+  dv_flag_set(f->order, flag, MTE2, &store);
+  assert_int_equal(f->found.count, 0);
+  dv_flag_set(f->order, flag, MTE2, &compute);
+  expect(f, DV_FLAG_LIMIT, &load, &compute, 0);
+  assert_int_equal(f->found.first.bytes, 3);
+  f->found.count = 0;
+  assert_true(dv_flag_wait(f->order, flag, V));
+  dv_order_end(f->order);
+  expect(f, DV_FLAG_LEFT, &store, NULL, 0);
+}
+
+static void granules_are_followed_as_a_whole(void **state) {
+  fixture *f = *state;
+  const int gm = dv_order_space(f->order, "GM", 100, 32);
+  dv_order_issue(f->order, MTE2, &load);
+  dv_order_write(f->order, gm, 96, 4);
+  dv_order_barrier(f->order, MTE2);
+  dv_order_issue(f->order, MTE2, &load);
+  dv_order_read(f->order, gm, 96, 1);
+  assert_int_equal(f->found.count, 0);
+  dv_order_read(f->order, gm, 95, 1);
+  expect(f, DV_READ_UNWRITTEN, NULL, &load, 64);
+}
+
+/* ------------------------------------------------------------------ random programs */
+
+enum { OPERATIONS = 60, NODES = 3 * OPERATIONS, BYTES = 16, FLAGS = 3 };
+
+typedef struct program {
+  uint8_t before[NODES][NODES];
+  int nodes;
+  int at[QUEUES];                                   /* the last start of the queue, -1 */
+  int ends[QUEUES][OPERATIONS], ends_count[QUEUES]; /* of its instructions */
+  int raised[FLAGS][OPERATIONS], first[FLAGS], sets[FLAGS];
+  struct {
+    int start, end;
+    unsigned reads, writes; /* a bit a byte */
+  } instructions[OPERATIONS];
+  int count;
+} program;
+
+static int add_node(program *p) { return p->nodes++; }
+
+/* The next operation of a queue starts behind the one before it. */
+static int add_start(program *p, int queue) {
+  const int node = add_node(p);
+  if (p->at[queue] >= 0) p->before[p->at[queue]][node] = 1;
+  return p->at[queue] = node;
+}
+
+static int is_before(const program *p, int from, int to) {
+  uint8_t seen[NODES] = {0};
+  int stack[NODES], depth = 0;
+  stack[depth++] = from;
+  seen[from] = 1;
+  while (depth) {
+    const int node = stack[--depth];
+    if (node == to) return 1;
+    for (int next = 0; next < p->nodes; next++)
+      if (p->before[node][next] && !seen[next]) seen[next] = 1, stack[depth++] = next;
+  }
+  return 0;
+}
+
+static unsigned drawn(unsigned *seed, unsigned below) {
+  *seed = *seed * 1664525u + 1013904223u;
+  return (unsigned)((uint64_t)(*seed >> 8) * below >> 24);
+}
+
+static void random_programs_agree_with_the_closure(void **state) {
+  (void)state;
+  static const dv_site site = {"any", "random", 1};
+  int with = 0, without = 0;
+  for (unsigned seed = 1; seed <= 4000; seed++) {
+    unsigned draw = seed * 2654435761u;
+    found f = {0};
+    program *p = calloc(1, sizeof *p);
+    dv_order *order = dv_order_open(QUEUES, report, &f);
+    assert_non_null(p);
+    assert_non_null(order);
+    const int space = dv_order_space(order, "bytes", BYTES, 1);
+    dv_order_given(order, space, 0, BYTES);
+    dv_flag *flags[FLAGS];
+    for (int n = 0; n < FLAGS; n++) flags[n] = dv_flag_open(order, "flag", OPERATIONS);
+    memset(p->at, -1, sizeof p->at);
+    const unsigned orderly = drawn(&draw, 16), few = 2 + drawn(&draw, 12); /* how much of the program orders, how little writes */
+    int is_racing = 0;
+    for (int n = 0; n < OPERATIONS && !is_racing; n++) {
+      const int queue = (int)drawn(&draw, QUEUES), flag = (int)drawn(&draw, FLAGS);
+      const unsigned what = drawn(&draw, 4 + orderly);
+      if (what < 2) {
+        const int start = add_start(p, queue), end = add_node(p);
+        const unsigned reads = 1u << drawn(&draw, BYTES), writes = drawn(&draw, few) ? 0 : 1u << drawn(&draw, BYTES);
+        p->before[start][end] = 1;
+        for (int other = 0; other < p->count; other++) {
+          const unsigned clash = (p->instructions[other].writes & (reads | writes)) | (p->instructions[other].reads & writes);
+          if (clash && !is_before(p, p->instructions[other].end, start)) is_racing = 1;
+        }
+        p->instructions[p->count].start = start;
+        p->instructions[p->count].end = end;
+        p->instructions[p->count].reads = reads;
+        p->instructions[p->count++].writes = writes;
+        p->ends[queue][p->ends_count[queue]++] = end;
+        assert_true(dv_order_issue(order, queue, &site));
+        for (size_t byte = 0; byte < BYTES; byte++)
+          if (reads >> byte & 1) dv_order_read(order, space, byte, 1);
+        for (size_t byte = 0; byte < BYTES; byte++)
+          if (writes >> byte & 1) dv_order_write(order, space, byte, 1);
+        assert_int_equal(f.count > 0, is_racing);
+      } else if (what % 3 == 2) {
+        const int start = add_start(p, queue), raised = add_node(p);
+        p->before[start][raised] = 1;
+        for (int e = 0; e < p->ends_count[queue]; e++) p->before[p->ends[queue][e]][raised] = 1;
+        p->raised[flag][p->first[flag] + p->sets[flag]++] = raised;
+        dv_flag_set(order, flags[flag], queue, &site);
+      } else if (what % 3 == 0) {
+        const int start = add_start(p, queue);
+        const int is_set = dv_flag_wait(order, flags[flag], queue);
+        assert_int_equal(is_set, p->sets[flag] > 0);
+        if (is_set) p->before[p->raised[flag][p->first[flag]++]][start] = 1, p->sets[flag]--;
+      } else {
+        const int start = add_start(p, queue);
+        for (int e = 0; e < p->ends_count[queue]; e++) p->before[p->ends[queue][e]][start] = 1;
+        dv_order_barrier(order, queue);
+      }
+    }
+    is_racing ? ++with : ++without;
+    dv_order_close(order);
+    free(p);
+  }
+  assert_true(with > 200 && without > 200); /* both kinds were drawn */
+}
+
+int main(void) {
+#define IN_ORDER(test) cmocka_unit_test_setup_teardown(test, open_order, close_order)
+  const struct CMUnitTest tests[] = {IN_ORDER(a_missing_flag_is_found),
+                                     IN_ORDER(a_flag_orders_through_other_queues),
+                                     IN_ORDER(a_buffer_is_not_filled_again_while_it_is_read),
+                                     IN_ORDER(a_queue_overlaps_its_own_instructions),
+                                     IN_ORDER(bytes_nobody_wrote_and_bytes_that_do_not_exist),
+                                     IN_ORDER(flags_have_limits_and_are_waited_for),
+                                     IN_ORDER(granules_are_followed_as_a_whole),
+                                     cmocka_unit_test(random_programs_agree_with_the_closure)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
