@@ -53,6 +53,7 @@ static size_t open_slot(dv_bus *bus, size_t n) {
 
 double dv_bus_transfer(dv_bus *bus, double begin, double bytes, double most) {
   const double capacity = bus->rate * bus->slot, rate = most < bus->rate ? most : bus->rate;
+  if (!(most > 0.0)) return -1.0;
   if (!(bytes > 0.0)) return begin;
   for (size_t n = (size_t)(begin / bus->slot);; ++n) {
     n = open_slot(bus, n);
@@ -60,7 +61,7 @@ double dv_bus_transfer(dv_bus *bus, double begin, double bytes, double most) {
     const double slot_begin = (double)n * bus->slot, from = begin > slot_begin ? begin : slot_begin;
     const double cycles = slot_begin + bus->slot - from, left = capacity - bus->used[n];
     const double may = rate * cycles < left ? rate * cycles : left;
-    if (bytes <= may) {
+    if (bytes <= may * (1.0 + 1e-9)) { /* no rest of rounding for another slot */
       bus->used[n] += bytes;
       /* What is left of a slot is spread over it. */
       return from + bytes * cycles / may;

@@ -8,7 +8,8 @@ typedef struct epoch {
   uint32_t queue : 4, number : 28;
 } epoch;
 
-enum { NO_SET = UINT32_MAX };
+#define NO_SET UINT32_MAX
+enum { MOST_NUMBER = (1 << 28) - 1 };
 
 typedef struct granule {
   epoch writer;
@@ -31,6 +32,7 @@ typedef struct clock {
 typedef struct readers {
   uint32_t last[DV_MOST_QUEUES]; /* 0: none */
   uint32_t before;               /* the latest reader itself does not wait for: its queue's last one before it */
+  uint32_t next_free;
 } readers;
 
 struct dv_flag {
@@ -56,7 +58,7 @@ struct dv_order {
   space space[DV_MOST_SPACES];
   dv_flag *flags;
   readers *reader_sets;
-  uint32_t reader_sets_count, reader_sets_room;
+  uint32_t reader_sets_count, reader_sets_room, free_set; /* free_set: the first given back, or NO_SET */
   int current; /* queue of the instruction whose reads and writes come */
   int has_failed; /* no memory for a set of readers: issue says so */
 };
@@ -67,6 +69,7 @@ dv_order *dv_order_open(int queues, dv_hazard_report report, void *user) {
   dv_order *order = queues > 0 && queues <= DV_MOST_QUEUES ? calloc(1, sizeof *order) : NULL;
   if (!order) return NULL;
   order->queues = queues;
+  order->free_set = NO_SET;
   order->report = report;
   order->user = user;
   return order;
@@ -87,7 +90,7 @@ void dv_order_close(dv_order *order) {
 }
 
 int dv_order_space(dv_order *order, const char *name, size_t bytes, size_t granule_bytes) {
-  if (order->spaces == DV_MOST_SPACES) return -1;
+  if (order->spaces == DV_MOST_SPACES || granule_bytes == 0) return -1;
   space *s = &order->space[order->spaces];
   const size_t count = bytes / granule_bytes + (bytes % granule_bytes != 0);
   s->granules = calloc(count ? count : 1, sizeof *s->granules);
@@ -115,8 +118,9 @@ static int has_ended(const dv_order *order, epoch e) {
 }
 
 int dv_order_issue(dv_order *order, int number, const dv_site *site) {
+  if (number < 0 || number >= order->queues || order->has_failed) return 0;
   queue *q = &order->queue[number];
-  if (order->has_failed) return 0;
+  if (q->count == MOST_NUMBER) return 0;
   if (q->count == q->room) {
     const uint32_t room = q->room ? 2 * q->room : 256;
     const dv_site **sites = realloc(q->sites, room * sizeof *sites);
@@ -149,6 +153,37 @@ static int granules_of(const dv_order *order, const space *s, size_t begin, size
   return 1;
 }
 
+/* A granule's readers are of no more interest. */
+static void forget_readers(dv_order *order, granule *g) {
+  if (g->has_reader && g->readers != NO_SET) {
+    order->reader_sets[g->readers].next_free = order->free_set;
+    order->free_set = g->readers;
+  }
+  g->has_reader = 0;
+}
+
+/* The number of an empty set; NO_SET: no memory. */
+static uint32_t take_set(dv_order *order) {
+  uint32_t taken = order->free_set;
+  if (taken != NO_SET) {
+    order->free_set = order->reader_sets[taken].next_free;
+  } else {
+    if (order->reader_sets_count == order->reader_sets_room) {
+      const uint32_t room = order->reader_sets_room ? 2 * order->reader_sets_room : 256;
+      readers *sets = realloc(order->reader_sets, room * sizeof *sets);
+      if (!sets) {
+        order->has_failed = 1;
+        return NO_SET;
+      }
+      order->reader_sets = sets;
+      order->reader_sets_room = room;
+    }
+    taken = order->reader_sets_count++;
+  }
+  memset(&order->reader_sets[taken], 0, sizeof order->reader_sets[0]);
+  return taken;
+}
+
 /* Adds the present instruction to the readers of g. */
 static void add_reader(dv_order *order, granule *g) {
   const epoch now = present(order);
@@ -159,19 +194,10 @@ static void add_reader(dv_order *order, granule *g) {
     return;
   }
   if (g->readers == NO_SET) {
-    if (order->reader_sets_count == order->reader_sets_room) {
-      const uint32_t room = order->reader_sets_room ? 2 * order->reader_sets_room : 256;
-      readers *sets = realloc(order->reader_sets, room * sizeof *sets);
-      if (!sets) {
-        order->has_failed = 1;
-        return;
-      }
-      order->reader_sets = sets;
-      order->reader_sets_room = room;
-    }
-    g->readers = order->reader_sets_count++;
-    memset(&order->reader_sets[g->readers], 0, sizeof order->reader_sets[0]);
-    order->reader_sets[g->readers].last[g->reader.queue] = g->reader.number;
+    const uint32_t taken = take_set(order);
+    if (taken == NO_SET) return;
+    g->readers = taken;
+    order->reader_sets[taken].last[g->reader.queue] = g->reader.number;
   }
   readers *set = &order->reader_sets[g->readers];
   if (set->last[now.queue] == now.number) return;
@@ -214,7 +240,7 @@ void dv_order_write(dv_order *order, int number, size_t begin, size_t bytes) {
     }
     g->writer = present(order);
     g->is_written = 1;
-    g->has_reader = 0;
+    forget_readers(order, g);
   }
 }
 
@@ -226,7 +252,7 @@ void dv_order_given(dv_order *order, int number, size_t begin, size_t bytes) {
   for (size_t n = begin / s->size; n * s->size < end; ++n) {
     s->granules[n].writer = nobody;
     s->granules[n].is_written = 1;
-    s->granules[n].has_reader = 0;
+    forget_readers(order, &s->granules[n]);
   }
 }
 
@@ -240,7 +266,7 @@ void dv_order_barrier(dv_order *order, int number) {
 void dv_order_serial(dv_order *order, int number) { order->queue[number].is_serial = 1; }
 
 dv_flag *dv_flag_open(dv_order *order, const char *name, int most) {
-  dv_flag *flag = calloc(1, sizeof *flag);
+  dv_flag *flag = most > 0 ? calloc(1, sizeof *flag) : NULL;
   if (!flag) return NULL;
   flag->raised = calloc((size_t)most, sizeof *flag->raised);
   flag->sites = calloc((size_t)most, sizeof *flag->sites);

@@ -1,6 +1,9 @@
 /* Happens-before on an emulated Ascend core (one AIC, two AIVs): of two instructions that touch the same bytes, one writing,
  * does any chain of queues, barriers and flags make the second wait for the first? If not, the kernel is wrong on a device
- * whatever values come out here. Nothing is simulated in time: one run decides for all timings of the same instructions.
+ * whatever values come out here. Nothing is simulated in time: one run decides for all timings of the same instructions, as long
+ * as each flag has one queue that sets it and one that waits for it. (With more, sets and waits pair as they came in this run;
+ * that a producer never runs further ahead than a flag counts is seen in this run only. Neither is checked yet, nor are
+ * other cores of the chip, which share no flags with this one.)
  *
  * A queue starts its instructions in the order they were issued and may have several under way, so that also within a queue
  * an instruction sees another's bytes for certain only behind a barrier, or in a `serial` queue, which ends one before it
@@ -37,24 +40,25 @@ typedef struct dv_hazard {
   const dv_site *first;  /* NULL: there is none */
   const dv_site *second; /* the one that comes too early */
   const char *space;     /* the buffer's name, or the flag's */
-  size_t begin, bytes;   /* the first of them; for flags the number of sets */
+  size_t begin, bytes;   /* a granule; behind a buffer the whole access; for flags the number of sets */
 } dv_hazard;
 
 typedef struct dv_order dv_order;
 typedef void (*dv_hazard_report)(void *user, const dv_hazard *hazard);
 
-/* NULL: no memory. `report` is called for each hazard as it is found; the caller decides to stop. */
+/* NULL: no memory, or not 1 to DV_MOST_QUEUES queues. `report` is called for each hazard as it is found; the caller decides to stop. */
 dv_order *dv_order_open(int queues, dv_hazard_report report, void *user);
 void dv_order_close(dv_order *order);
 
-/* A buffer of `bytes`, followed by granules of `granule` bytes (a power of two). Returns its number; -1: no memory, or more
+/* A buffer of `bytes`, followed by granules of `granule` bytes, 1 or more. Returns its number; -1: no memory, or more
  * than DV_MOST_SPACES. `name` is kept. */
 int dv_order_space(dv_order *order, const char *name, size_t bytes, size_t granule);
 
 /* Bytes that are there before the kernel starts. */
 void dv_order_given(dv_order *order, int space, size_t begin, size_t bytes);
 
-/* The next instruction of a queue; what it reads and writes follows, reads first. `site` is kept. 0: no memory. */
+/* The next instruction of a queue; what it reads and writes follows, reads first. `site` is kept. 0: no memory, no such queue,
+ * or more than 2^28 instructions of one. */
 int dv_order_issue(dv_order *order, int queue, const dv_site *site);
 void dv_order_read(dv_order *order, int space, size_t begin, size_t bytes);
 void dv_order_write(dv_order *order, int space, size_t begin, size_t bytes);
@@ -65,7 +69,7 @@ void dv_order_serial(dv_order *order, int queue);
 
 /* A flag is a counter: sets wait for waits, `most` at the same time. */
 typedef struct dv_flag dv_flag;
-dv_flag *dv_flag_open(dv_order *order, const char *name, int most); /* NULL: no memory; closed with the order */
+dv_flag *dv_flag_open(dv_order *order, const char *name, int most); /* NULL: no memory, or most < 1; closed with the order */
 void dv_flag_set(dv_order *order, dv_flag *flag, int queue, const dv_site *site);
 /* 0: not set yet. The caller runs somebody else, or nobody is left to: a deadlock. */
 int dv_flag_wait(dv_order *order, dv_flag *flag, int queue);

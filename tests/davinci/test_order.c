@@ -134,11 +134,55 @@ static void bytes_nobody_wrote_and_bytes_that_do_not_exist(void **state) {
   f->found.count = 0;
   dv_order_write(f->order, f->ub, 999, 1);
   assert_int_equal(f->found.count, 0);
+  dv_order_write(f->order, f->ub, 990, 20);
+  expect(f, DV_OUT_OF_SPACE, NULL, &compute, 990);
+  f->found.count = 0;
   dv_order_write(f->order, f->ub, 999, SIZE_MAX);
   expect(f, DV_OUT_OF_SPACE, NULL, &compute, 999);
   f->found.count = 0;
-  dv_order_read(f->order, f->ub, 1000, 1);
-  expect(f, DV_OUT_OF_SPACE, NULL, &compute, 1000);
+  dv_order_read(f->order, f->ub, 100000, 1);
+  expect(f, DV_OUT_OF_SPACE, NULL, &compute, 100000);
+}
+
+static void an_instruction_may_read_a_byte_twice(void **state) {
+  fixture *f = *state;
+  dv_order_given(f->order, f->ub, 0, 1000);
+  dv_order_issue(f->order, V, &compute);
+  dv_order_read(f->order, f->ub, 5, 1);
+  dv_order_issue(f->order, V, &store);
+  dv_order_read(f->order, f->ub, 5, 1);
+  dv_order_read(f->order, f->ub, 5, 1);
+  dv_order_write(f->order, f->ub, 5, 1);
+  expect(f, DV_WRITE_TOO_EARLY, &compute, &store, 5);
+}
+
+/* Operands that are read twice and filled again, as in L0: readers of before cost nothing. */
+static void readers_are_forgotten(void **state) {
+  fixture *f = *state;
+  dv_flag *filled = dv_flag_open(f->order, "filled", 1), *read = dv_flag_open(f->order, "read", 1);
+  for (int round = 0; round < 20000; round++) {
+    assert_true(dv_order_issue(f->order, MTE2, &load));
+    dv_order_write(f->order, f->ub, 0, 64);
+    dv_flag_set(f->order, filled, MTE2, &load);
+    assert_true(dv_flag_wait(f->order, filled, V));
+    for (int n = 0; n < 2; n++) {
+      assert_true(dv_order_issue(f->order, V, &compute));
+      dv_order_read(f->order, f->ub, 0, 64);
+    }
+    dv_flag_set(f->order, read, V, &compute);
+    assert_true(dv_flag_wait(f->order, read, MTE2));
+  }
+  assert_int_equal(f->found.count, 0);
+}
+
+static void what_does_not_exist_is_refused(void **state) {
+  fixture *f = *state;
+  assert_null(dv_order_open(0, report, NULL));
+  assert_null(dv_order_open(DV_MOST_QUEUES + 1, report, NULL));
+  assert_false(dv_order_issue(f->order, QUEUES, &load));
+  assert_false(dv_order_issue(f->order, -1, &load));
+  assert_int_equal(dv_order_space(f->order, "none", 8, 0), -1);
+  assert_null(dv_flag_open(f->order, "none", 0));
 }
 
 static void flags_have_limits_and_are_waited_for(void **state) {
@@ -286,6 +330,9 @@ int main(void) {
                                      IN_ORDER(a_buffer_is_not_filled_again_while_it_is_read),
                                      IN_ORDER(a_queue_overlaps_its_own_instructions),
                                      IN_ORDER(bytes_nobody_wrote_and_bytes_that_do_not_exist),
+                                     IN_ORDER(an_instruction_may_read_a_byte_twice),
+                                     IN_ORDER(readers_are_forgotten),
+                                     IN_ORDER(what_does_not_exist_is_refused),
                                      IN_ORDER(flags_have_limits_and_are_waited_for),
                                      IN_ORDER(granules_are_followed_as_a_whole),
                                      cmocka_unit_test(random_programs_agree_with_the_closure)};

@@ -74,7 +74,8 @@ FA_DEVICE unsigned fa_multiply_pair(unsigned pair, __half2 factor) {
 
 /* ------------------------------------------------------------- one row, exactly */
 
-/* fa_token_offset, the head's part first: in its order ptxas 12.9 spills at a head size of 128. */
+/* fa_token_offset, the head's part first: in its order ptxas 12.9 spills in prefill_sm70_d128 (and less in the _general
+ * instances of 96 and 128, which matter less). */
 FA_DEVICE int64_t fa_sm70_token_offset(const fa_cuda_params &p, const fa_sequence &s, const fa_cuda_tensor &t, int h, int j) {
   const int64_t head = (int64_t)h * t.stride_head;
   if (p.page_table) {
