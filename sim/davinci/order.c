@@ -8,8 +8,15 @@ typedef struct epoch {
   uint32_t queue : 4, number : 28;
 } epoch;
 
+static const epoch nobody = {0, 0};
+
 #define NO_SET UINT32_MAX
 enum { MOST_NUMBER = (1 << 28) - 1 };
+
+static epoch epoch_of(int queue, uint32_t number) {
+  const epoch e = {(uint32_t)queue & (DV_MOST_QUEUES - 1), number & MOST_NUMBER};
+  return e;
+}
 
 typedef struct granule {
   epoch writer;
@@ -75,15 +82,19 @@ dv_order *dv_order_open(int queues, dv_hazard_report report, void *user) {
   return order;
 }
 
+static void close_flag(dv_flag *flag) {
+  free(flag->raised);
+  free(flag->sites);
+  free(flag);
+}
+
 void dv_order_close(dv_order *order) {
   if (!order) return;
   for (int q = 0; q < order->queues; ++q) free(order->queue[q].sites);
   for (int s = 0; s < order->spaces; ++s) free(order->space[s].granules);
   for (dv_flag *flag = order->flags, *next; flag; flag = next) {
     next = flag->next;
-    free(flag->raised);
-    free(flag->sites);
-    free(flag);
+    close_flag(flag);
   }
   free(order->reader_sets);
   free(order);
@@ -107,10 +118,7 @@ static const dv_site *site_of(const dv_order *order, epoch e) {
   return e.number ? order->queue[e.queue].sites[e.number - 1] : NULL;
 }
 
-static epoch present(const dv_order *order) {
-  const epoch e = {(uint32_t)order->current & 15u, order->queue[order->current].count & ((1u << 28) - 1)};
-  return e;
-}
+static epoch present(const dv_order *order) { return epoch_of(order->current, order->queue[order->current].count); }
 
 static int has_ended(const dv_order *order, epoch e) {
   const epoch now = present(order);
@@ -141,7 +149,6 @@ static void tell(const dv_order *order, dv_hazard_kind kind, epoch first, const 
 
 /* The granules that bytes [begin, begin + bytes) touch, cut to the buffer; 0: none, and told if bytes lie behind it. */
 static int granules_of(const dv_order *order, const space *s, size_t begin, size_t bytes, size_t *first, size_t *behind) {
-  const epoch nobody = {0, 0};
   if (bytes == 0) return 0;
   if (begin >= s->bytes || bytes > s->bytes - begin) {
     tell(order, DV_OUT_OF_SPACE, nobody, s, begin, bytes);
@@ -207,7 +214,6 @@ static void add_reader(dv_order *order, granule *g) {
 
 void dv_order_read(dv_order *order, int number, size_t begin, size_t bytes) {
   const space *s = &order->space[number];
-  const epoch nobody = {0, 0};
   size_t first, behind;
   if (!granules_of(order, s, begin, bytes, &first, &behind)) return;
   for (size_t n = first; n < behind; ++n) {
@@ -234,7 +240,7 @@ void dv_order_write(dv_order *order, int number, size_t begin, size_t bytes) {
       const epoch now = present(order);
       for (int q = 0; q < order->queues; ++q) {
         const int is_now = (uint32_t)q == now.queue && set->last[q] == now.number;
-        const epoch reader = {(uint32_t)q & 15u, (is_now ? set->before : set->last[q]) & ((1u << 28) - 1)};
+        const epoch reader = epoch_of(q, is_now ? set->before : set->last[q]);
         if (!has_ended(order, reader)) tell(order, DV_WRITE_TOO_EARLY, reader, s, n * s->size, s->size);
       }
     }
@@ -246,7 +252,6 @@ void dv_order_write(dv_order *order, int number, size_t begin, size_t bytes) {
 
 void dv_order_given(dv_order *order, int number, size_t begin, size_t bytes) {
   const space *s = &order->space[number];
-  const epoch nobody = {0, 0};
   if (bytes == 0 || begin >= s->bytes) return;
   const size_t end = bytes < s->bytes - begin ? begin + bytes : s->bytes;
   for (size_t n = begin / s->size; n * s->size < end; ++n) {
@@ -271,9 +276,7 @@ dv_flag *dv_flag_open(dv_order *order, const char *name, int most) {
   flag->raised = calloc((size_t)most, sizeof *flag->raised);
   flag->sites = calloc((size_t)most, sizeof *flag->sites);
   if (!flag->raised || !flag->sites) {
-    free(flag->raised);
-    free(flag->sites);
-    free(flag);
+    close_flag(flag);
     return NULL;
   }
   flag->name = name;
