@@ -25,10 +25,14 @@ typedef struct granule {
   uint32_t readers; /* else the set of them, in order->reader_sets */
 } granule;
 
+enum { PAGE = 512 }; /* granules that come into being together, when the first is touched */
+
 typedef struct space {
   const char *name;
   size_t bytes, size; /* of a granule */
-  granule *granules;
+  granule **pages;
+  size_t pages_count;
+  int is_given; /* bytes that nobody touched were there before the kernel started */
 } space;
 
 typedef struct clock {
@@ -42,11 +46,20 @@ typedef struct readers {
   uint32_t next_free;
 } readers;
 
+/* Queues that waited, and the wait's number in each. */
+typedef struct waited {
+  uint32_t queues, number[DV_MOST_QUEUES];
+} waited;
+
 struct dv_flag {
   const char *name;
-  int most, sets, first; /* a ring */
-  clock *raised;
+  int most, sets; /* sets: those that nobody waited for yet */
+  uint64_t all_sets, all_waits;
+  clock *raised;  /* these three are rings of `most` */
   const dv_site **sites;
+  waited *waits;
+  int last_queue; /* that set it */
+  uint32_t last_count;
   dv_flag *next;
 };
 
@@ -85,13 +98,17 @@ dv_order *dv_order_open(int queues, dv_hazard_report report, void *user) {
 static void close_flag(dv_flag *flag) {
   free(flag->raised);
   free(flag->sites);
+  free(flag->waits);
   free(flag);
 }
 
 void dv_order_close(dv_order *order) {
   if (!order) return;
   for (int q = 0; q < order->queues; ++q) free(order->queue[q].sites);
-  for (int s = 0; s < order->spaces; ++s) free(order->space[s].granules);
+  for (int s = 0; s < order->spaces; ++s) {
+    for (size_t n = 0; n < order->space[s].pages_count; ++n) free(order->space[s].pages[n]);
+    free(order->space[s].pages);
+  }
   for (dv_flag *flag = order->flags, *next; flag; flag = next) {
     next = flag->next;
     close_flag(flag);
@@ -103,9 +120,10 @@ void dv_order_close(dv_order *order) {
 int dv_order_space(dv_order *order, const char *name, size_t bytes, size_t granule_bytes) {
   if (order->spaces == DV_MOST_SPACES || granule_bytes == 0) return -1;
   space *s = &order->space[order->spaces];
-  const size_t count = bytes / granule_bytes + (bytes % granule_bytes != 0);
-  s->granules = calloc(count ? count : 1, sizeof *s->granules);
-  if (!s->granules) return -1;
+  s->pages_count = bytes / granule_bytes / PAGE + 1;
+  s->pages = calloc(s->pages_count, sizeof *s->pages);
+  if (!s->pages) return -1;
+  s->is_given = 0;
   s->name = name;
   s->bytes = bytes;
   s->size = granule_bytes;
@@ -125,9 +143,8 @@ static int has_ended(const dv_order *order, epoch e) {
   return e.number <= order->queue[order->current].now.ended[e.queue] || (e.queue == now.queue && e.number == now.number);
 }
 
-int dv_order_issue(dv_order *order, int number, const dv_site *site) {
-  if (number < 0 || number >= order->queues || order->has_failed) return 0;
-  queue *q = &order->queue[number];
+/* Numbers the next thing a queue does. */
+static int count_up(queue *q, const dv_site *site) {
   if (q->count == MOST_NUMBER) return 0;
   if (q->count == q->room) {
     const uint32_t room = q->room ? 2 * q->room : 256;
@@ -136,10 +153,16 @@ int dv_order_issue(dv_order *order, int number, const dv_site *site) {
     q->sites = sites;
     q->room = room;
   }
-  if (q->is_serial) q->now.ended[number] = q->count;
   q->sites[q->count++] = site;
-  order->current = number;
   return 1;
+}
+
+int dv_order_issue(dv_order *order, int number, const dv_site *site) {
+  if (number < 0 || number >= order->queues || order->has_failed) return 0;
+  queue *q = &order->queue[number];
+  if (q->is_serial) q->now.ended[number] = q->count;
+  order->current = number;
+  return count_up(q, site);
 }
 
 static void tell(const dv_order *order, dv_hazard_kind kind, epoch first, const space *s, size_t begin, size_t bytes) {
@@ -158,6 +181,20 @@ static int granules_of(const dv_order *order, const space *s, size_t begin, size
   *first = begin / s->size;
   *behind = (begin + bytes - 1) / s->size + 1;
   return 1;
+}
+
+/* NULL: no memory. */
+static granule *granule_at(dv_order *order, space *s, size_t n) {
+  granule **page = &s->pages[n / PAGE];
+  if (!*page) {
+    *page = calloc(PAGE, sizeof **page);
+    if (!*page) {
+      order->has_failed = 1;
+      return NULL;
+    }
+    for (int k = 0; s->is_given && k < PAGE; ++k) (*page)[k].is_written = 1;
+  }
+  return *page + n % PAGE;
 }
 
 /* A granule's readers are of no more interest. */
@@ -212,27 +249,40 @@ static void add_reader(dv_order *order, granule *g) {
   set->last[now.queue] = now.number;
 }
 
-void dv_order_read(dv_order *order, int number, size_t begin, size_t bytes) {
-  const space *s = &order->space[number];
+static int read_granules(dv_order *order, int number, size_t begin, size_t bytes, int wants_written) {
+  space *s = &order->space[number];
   size_t first, behind;
-  if (!granules_of(order, s, begin, bytes, &first, &behind)) return;
+  int is_written = 1;
+  if (!granules_of(order, s, begin, bytes, &first, &behind)) return 0;
   for (size_t n = first; n < behind; ++n) {
-    granule *g = &s->granules[n];
-    if (!g->is_written)
+    granule *g = granule_at(order, s, n);
+    if (!g) return 0;
+    is_written &= (int)g->is_written;
+    if (!g->is_written && wants_written)
       tell(order, DV_READ_UNWRITTEN, nobody, s, n * s->size, s->size);
     else if (!has_ended(order, g->writer))
       tell(order, DV_READ_TOO_EARLY, g->writer, s, n * s->size, s->size);
     add_reader(order, g);
   }
+  return is_written;
 }
 
-void dv_order_write(dv_order *order, int number, size_t begin, size_t bytes) {
-  const space *s = &order->space[number];
+void dv_order_read(dv_order *order, int number, size_t begin, size_t bytes) {
+  (void)read_granules(order, number, begin, bytes, 1);
+}
+
+int dv_order_read_any(dv_order *order, int number, size_t begin, size_t bytes) {
+  return read_granules(order, number, begin, bytes, 0);
+}
+
+static void write_granules(dv_order *order, int number, size_t begin, size_t bytes, int is_written) {
+  space *s = &order->space[number];
   size_t first, behind;
   if (!granules_of(order, s, begin, bytes, &first, &behind)) return;
   for (size_t n = first; n < behind; ++n) {
-    granule *g = &s->granules[n];
-    if (g->is_written && !has_ended(order, g->writer)) tell(order, DV_WRITE_TOO_EARLY, g->writer, s, n * s->size, s->size);
+    granule *g = granule_at(order, s, n);
+    if (!g) return;
+    if (!has_ended(order, g->writer)) tell(order, DV_WRITE_TOO_EARLY, g->writer, s, n * s->size, s->size);
     if (g->has_reader && g->readers == NO_SET) {
       if (!has_ended(order, g->reader)) tell(order, DV_WRITE_TOO_EARLY, g->reader, s, n * s->size, s->size);
     } else if (g->has_reader) {
@@ -245,27 +295,50 @@ void dv_order_write(dv_order *order, int number, size_t begin, size_t bytes) {
       }
     }
     g->writer = present(order);
+    g->is_written = is_written != 0;
+    forget_readers(order, g);
+  }
+}
+
+void dv_order_write(dv_order *order, int number, size_t begin, size_t bytes) {
+  write_granules(order, number, begin, bytes, 1);
+}
+
+void dv_order_write_nothing(dv_order *order, int number, size_t begin, size_t bytes) {
+  write_granules(order, number, begin, bytes, 0);
+}
+
+void dv_order_given(dv_order *order, int number, size_t begin, size_t bytes) {
+  space *s = &order->space[number];
+  if (bytes == 0 || begin >= s->bytes) return;
+  const size_t end = bytes < s->bytes - begin ? begin + bytes : s->bytes;
+  for (size_t n = begin / s->size; n * s->size < end; ++n) {
+    granule *g = granule_at(order, s, n);
+    if (!g) return;
+    g->writer = nobody;
     g->is_written = 1;
     forget_readers(order, g);
   }
 }
 
-void dv_order_given(dv_order *order, int number, size_t begin, size_t bytes) {
-  const space *s = &order->space[number];
-  if (bytes == 0 || begin >= s->bytes) return;
-  const size_t end = bytes < s->bytes - begin ? begin + bytes : s->bytes;
-  for (size_t n = begin / s->size; n * s->size < end; ++n) {
-    s->granules[n].writer = nobody;
-    s->granules[n].is_written = 1;
-    forget_readers(order, &s->granules[n]);
-  }
-}
+void dv_order_all_given(dv_order *order, int number) { order->space[number].is_given = 1; }
 
 /* ------------------------------------------------------------------ synchronisation */
 
 void dv_order_barrier(dv_order *order, int number) {
   queue *q = &order->queue[number];
   q->now.ended[number] = q->count;
+}
+
+void dv_order_barrier_before(dv_order *order, int number) {
+  queue *q = &order->queue[number];
+  q->now.ended[number] = q->count - 1;
+}
+
+void dv_order_join(dv_order *order, uint32_t queues) {
+  for (int q = 0; q < order->queues; ++q)
+    for (int n = 0; queues >> q & 1u && n < order->queues; ++n)
+      if (queues >> n & 1u) order->queue[q].now.ended[n] = order->queue[n].count;
 }
 
 void dv_order_serial(dv_order *order, int number) { order->queue[number].is_serial = 1; }
@@ -275,7 +348,8 @@ dv_flag *dv_flag_open(dv_order *order, const char *name, int most) {
   if (!flag) return NULL;
   flag->raised = calloc((size_t)most, sizeof *flag->raised);
   flag->sites = calloc((size_t)most, sizeof *flag->sites);
-  if (!flag->raised || !flag->sites) {
+  flag->waits = calloc((size_t)most, sizeof *flag->waits);
+  if (!flag->raised || !flag->sites || !flag->waits) {
     close_flag(flag);
     return NULL;
   }
@@ -286,34 +360,73 @@ dv_flag *dv_flag_open(dv_order *order, const char *name, int most) {
   return flag;
 }
 
-void dv_flag_set(dv_order *order, dv_flag *flag, int number, const dv_site *site) {
-  const queue *q = &order->queue[number];
-  if (flag->sets == flag->most) {
-    const dv_hazard hazard = {DV_FLAG_LIMIT, flag->sites[flag->first], site, flag->name, 0, (size_t)flag->sets + 1};
-    order->report(order->user, &hazard);
-    return;
-  }
-  const int at = (flag->first + flag->sets++) % flag->most;
-  flag->raised[at] = q->now;
-  flag->raised[at].ended[number] = q->count;
-  flag->sites[at] = site;
+static void tell_flag(const dv_order *order, const dv_flag *flag, dv_hazard_kind kind, uint64_t set, const dv_site *site) {
+  const dv_hazard hazard = {kind, flag->sites[set % (uint64_t)flag->most], site, flag->name, 0, (size_t)flag->sets + 1};
+  order->report(order->user, &hazard);
 }
 
-int dv_flag_wait(dv_order *order, dv_flag *flag, int number) {
-  queue *q = &order->queue[number];
+/* Whether what q starts now starts after that wait. */
+static int knows_of(const queue *q, int number, const waited *w, int queues) {
+  for (int n = 0; n < queues; ++n)
+    if (w->queues >> n & 1u && (n == number || q->now.ended[n] >= w->number[n])) return 1;
+  return 0;
+}
+
+void dv_flag_set(dv_order *order, dv_flag *flag, int number, const dv_site *site) {
+  const queue *q = &order->queue[number];
+  const uint64_t most = (uint64_t)flag->most, set = flag->all_sets;
+  if (flag->sets == flag->most || (set >= most && !knows_of(q, number, &flag->waits[set % most], order->queues))) {
+    tell_flag(order, flag, DV_FLAG_LIMIT, set - most, site);
+    if (flag->sets == flag->most) return;
+  }
+  if (set && flag->last_queue != number && q->now.ended[flag->last_queue] < flag->last_count)
+    tell_flag(order, flag, DV_FLAG_RACE, set - 1, site);
+  flag->last_queue = number;
+  flag->last_count = q->count;
+  flag->raised[set % most] = q->now;
+  flag->raised[set % most].ended[number] = q->count;
+  flag->sites[set % most] = site;
+  flag->all_sets++;
+  flag->sets++;
+}
+
+int dv_flag_wait(dv_order *order, dv_flag *flag, uint32_t queues) {
   if (flag->sets == 0) return 0;
-  const clock *raised = &flag->raised[flag->first];
-  for (int n = 0; n < order->queues; ++n)
-    if (raised->ended[n] > q->now.ended[n]) q->now.ended[n] = raised->ended[n];
-  flag->first = (flag->first + 1) % flag->most;
+  const uint64_t at = flag->all_waits++ % (uint64_t)flag->most;
+  const clock raised = flag->raised[at];
+  waited *w = &flag->waits[at];
+  w->queues = queues;
+  for (int q = 0; q < order->queues; ++q) {
+    if (!(queues >> q & 1u)) continue;
+    if (!count_up(&order->queue[q], NULL)) order->has_failed = 1;
+    w->number[q] = order->queue[q].count;
+    for (int n = 0; n < order->queues; ++n)
+      if (raised.ended[n] > order->queue[q].now.ended[n]) order->queue[q].now.ended[n] = raised.ended[n];
+  }
   --flag->sets;
   return 1;
+}
+
+void dv_order_clock(const dv_order *order, int number, uint32_t *ended) {
+  for (int n = 0; n < order->queues; ++n) ended[n] = order->queue[number].now.ended[n];
+  ended[number] = order->queue[number].count;
+}
+
+void dv_order_know(dv_order *order, uint32_t queues, const uint32_t *ended) {
+  for (int q = 0; q < order->queues; ++q)
+    for (int n = 0; queues >> q & 1u && n < order->queues; ++n)
+      if (ended[n] > order->queue[q].now.ended[n]) order->queue[q].now.ended[n] = ended[n];
+}
+
+uint32_t dv_order_present(const dv_order *order, int *number) {
+  *number = order->current;
+  return order->queue[order->current].count;
 }
 
 void dv_order_end(dv_order *order) {
   for (const dv_flag *flag = order->flags; flag; flag = flag->next)
     if (flag->sets) {
-      const dv_hazard hazard = {DV_FLAG_LEFT, flag->sites[flag->first], NULL, flag->name, 0, (size_t)flag->sets};
+      const dv_hazard hazard = {DV_FLAG_LEFT, flag->sites[flag->all_waits % (uint64_t)flag->most], NULL, flag->name, 0, (size_t)flag->sets};
       order->report(order->user, &hazard);
     }
 }

@@ -1,9 +1,8 @@
 /* Happens-before on an emulated Ascend core (one AIC, two AIVs): of two instructions that touch the same bytes, one writing,
  * does any chain of queues, barriers and flags make the second wait for the first? If not, the kernel is wrong on a device
- * whatever values come out here. Nothing is simulated in time: one run decides for all timings of the same instructions, as long
- * as each flag has one queue that sets it and one that waits for it. (With more, sets and waits pair as they came in this run;
- * that a producer never runs further ahead than a flag counts is seen in this run only. Neither is checked yet, nor are
- * other cores of the chip, which share no flags with this one.)
+ * whatever values come out here. Nothing is simulated in time: one run decides for all timings of the same instructions. For
+ * that sets of a flag must come in an order of their own, and none before the flag has room whatever the timing: both are
+ * found too. (Other cores of the chip share no flags with this one: gm.c.)
  *
  * A queue starts its instructions in the order they were issued and may have several under way, so that also within a queue
  * an instruction sees another's bytes for certain only behind a barrier, or in a `serial` queue, which ends one before it
@@ -18,20 +17,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "davinci/instructions.h"
+
 enum { DV_MOST_QUEUES = 16, DV_MOST_SPACES = 64 };
 
 /* Where in the kernel's source an instruction stands. */
-typedef struct dv_site {
-  const char *instruction, *file;
-  int line;
-} dv_site;
+typedef dv_here dv_site;
 
 typedef enum dv_hazard_kind {
   DV_READ_UNWRITTEN,  /* bytes nobody wrote */
   DV_READ_TOO_EARLY,  /* bytes whose writer need not have ended */
   DV_WRITE_TOO_EARLY, /* bytes that a reader or writer before need not be done with */
   DV_OUT_OF_SPACE,    /* bytes behind the end of a buffer */
-  DV_FLAG_LIMIT,      /* more sets of a flag than its counter holds */
+  DV_FLAG_LIMIT,      /* more sets of a flag than its counter holds, in this timing or another */
+  DV_FLAG_RACE,       /* two queues set a flag, and neither waits for the other */
   DV_FLAG_LEFT        /* a flag that nobody waited for, at the end */
 } dv_hazard_kind;
 
@@ -54,8 +53,9 @@ void dv_order_close(dv_order *order);
  * than DV_MOST_SPACES. `name` is kept. */
 int dv_order_space(dv_order *order, const char *name, size_t bytes, size_t granule);
 
-/* Bytes that are there before the kernel starts. */
+/* Bytes that are there before the kernel starts; or all of a buffer, before its first use. */
 void dv_order_given(dv_order *order, int space, size_t begin, size_t bytes);
+void dv_order_all_given(dv_order *order, int space);
 
 /* The next instruction of a queue; what it reads and writes follows, reads first. `site` is kept. 0: no memory, no such queue,
  * or more than 2^28 instructions of one. */
@@ -63,16 +63,33 @@ int dv_order_issue(dv_order *order, int queue, const dv_site *site);
 void dv_order_read(dv_order *order, int space, size_t begin, size_t bytes);
 void dv_order_write(dv_order *order, int space, size_t begin, size_t bytes);
 
+/* For instructions that move bytes without looking at them: whether all of them were written; and a write of bytes that are
+ * undefined still. */
+int dv_order_read_any(dv_order *order, int space, size_t begin, size_t bytes);
+void dv_order_write_nothing(dv_order *order, int space, size_t begin, size_t bytes);
+
+/* The instruction just issued waits for all before it in its queue. */
+void dv_order_barrier_before(dv_order *order, int queue);
+
 /* Behind it a queue starts nothing before all it has started has ended. serial: always so. */
 void dv_order_barrier(dv_order *order, int queue);
 void dv_order_serial(dv_order *order, int queue);
+
+/* A barrier across queues (bits): none of them starts anything before all that all of them have started has ended. */
+void dv_order_join(dv_order *order, uint32_t queues);
 
 /* A flag is a counter: sets wait for waits, `most` at the same time. */
 typedef struct dv_flag dv_flag;
 dv_flag *dv_flag_open(dv_order *order, const char *name, int most); /* NULL: no memory, or most < 1; closed with the order */
 void dv_flag_set(dv_order *order, dv_flag *flag, int queue, const dv_site *site);
-/* 0: not set yet. The caller runs somebody else, or nobody is left to: a deadlock. */
-int dv_flag_wait(dv_order *order, dv_flag *flag, int queue);
+/* `queues` (bits) start nothing before. 0: not set yet. The caller runs somebody else, or nobody is left to: a deadlock. */
+int dv_flag_wait(dv_order *order, dv_flag *flag, uint32_t queues);
+
+/* For what knows of other orders: what of each queue has ended when `queue` starts its next; that queues (bits) start nothing
+ * before that has ended; and the instruction whose reads and writes come. */
+void dv_order_clock(const dv_order *order, int queue, uint32_t *ended);
+void dv_order_know(dv_order *order, uint32_t queues, const uint32_t *ended);
+uint32_t dv_order_present(const dv_order *order, int *queue);
 
 /* Reports the flags that are still set. */
 void dv_order_end(dv_order *order);
