@@ -4,6 +4,9 @@
 #if FA_WITH_CUDA
 #include "cuda/cuda.h"
 #endif
+#if FA_WITH_ASCEND
+#include "ascend/host/ascend.h"
+#endif
 
 enum { KERNEL = 0, BASELINE = 1 };
 #define RELEASE(name) fa_##name##_release
@@ -19,5 +22,9 @@ const int32_t fa_kernels_count = (int32_t)(sizeof fa_kernels / sizeof fa_kernels
 const fa_backend *const fa_backends[] = {&fa_cpu_backend,
 #if FA_WITH_CUDA
                                          &fa_cuda_backend,
+#endif
+#if FA_WITH_ASCEND
+                                         &fa_ascend_backend,
+                                         &fa_ascend_sim_backend,
 #endif
                                          NULL};

@@ -39,4 +39,9 @@ typedef struct fa_check_result {
 fa_status fa_check_problem(const fa_attention_problem *problem, const fa_attention_args *args, int64_t rows,
                            uint64_t seed, fa_check_result *result);
 
+/* The same of those rows: row n is query n / heads_q of all entries' queries, one entry behind the other, and head
+ * n % heads_q. For a run that did not write all of them. */
+fa_status fa_check_rows(const fa_attention_problem *problem, const fa_attention_args *args, const int64_t *rows,
+                        int64_t count, fa_check_result *result);
+
 #endif

@@ -58,21 +58,14 @@ static int compare_row(const fa_attention_problem *p, const fa_attention_args *a
   return 0;
 }
 
-fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_args *a, int64_t rows,
-                           uint64_t seed, fa_check_result *result) {
-  const int64_t all = rows_of(p, a), count = fa_min(fa_max(rows, 1), all), dim = p->head_dim_v;
-  memset(result, 0, sizeof *result);
-  result->rows = count;
-  result->passed = 1;
-  fa_ref_row *chosen = malloc((size_t)(count + 1) * sizeof *chosen);
+static fa_status compare_rows(const fa_attention_problem *p, const fa_attention_args *a, const fa_ref_row *chosen,
+                              int64_t count, fa_check_result *result) {
+  const int64_t dim = p->head_dim_v;
   double *numbers = malloc((size_t)(2 * count * (dim + 1) + 1) * sizeof *numbers);
   double *o = numbers, *lse = o + count * dim, *o_same = lse + count, *lse_same = o_same + count * dim;
   double max_abs_v = 0.0, score_size = 0.0;
-  fa_status status = chosen && numbers ? FA_OK : FA_ERROR_MEMORY;
-  if (status == FA_OK) {
-    draw_rows(p, a, all, count, seed, chosen);
-    status = fa_ref_rows(p, a, chosen, count, o, lse, o_same, lse_same, &max_abs_v, &score_size);
-  }
+  fa_status status = numbers ? FA_OK : FA_ERROR_MEMORY;
+  if (status == FA_OK) status = fa_ref_rows(p, a, chosen, count, o, lse, o_same, lse_same, &max_abs_v, &score_size);
   if (status == FA_OK) {
     fa_tolerance t =
         fa_tolerance_of(p->dtype, max_abs_v, score_size, o, o_same, count * dim, lse, lse_same, count);
@@ -91,7 +84,34 @@ fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_arg
                result->max_error, t.o);
     }
   }
-  free(chosen);
   free(numbers);
+  return status;
+}
+
+static fa_ref_row *begin(int64_t count, fa_check_result *result) {
+  memset(result, 0, sizeof *result);
+  result->rows = count;
+  result->passed = 1;
+  return malloc((size_t)(count + 1) * sizeof(fa_ref_row));
+}
+
+fa_status fa_check_problem(const fa_attention_problem *p, const fa_attention_args *a, int64_t rows,
+                           uint64_t seed, fa_check_result *result) {
+  const int64_t all = rows_of(p, a), count = fa_min(fa_max(rows, 1), all);
+  fa_ref_row *chosen = begin(count, result);
+  if (!chosen) return FA_ERROR_MEMORY;
+  draw_rows(p, a, all, count, seed, chosen);
+  const fa_status status = compare_rows(p, a, chosen, count, result);
+  free(chosen);
+  return status;
+}
+
+fa_status fa_check_rows(const fa_attention_problem *p, const fa_attention_args *a, const int64_t *rows,
+                        int64_t count, fa_check_result *result) {
+  fa_ref_row *chosen = begin(count, result);
+  if (!chosen) return FA_ERROR_MEMORY;
+  for (int64_t n = 0; n < count; n++) chosen[n] = row_at(p, a, rows[n]);
+  const fa_status status = compare_rows(p, a, chosen, count, result);
+  free(chosen);
   return status;
 }

@@ -122,6 +122,7 @@ static int share_every_kernel(int64_t queries, int64_t splits) {
   for (int32_t n = 0; n < fa_kernel_count(); n++) {
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
     assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
+    if (strcmp(info.device, "cpu") != 0) continue;
     for (int dtype = FA_FLOAT32; info.available && dtype <= FA_BFLOAT16; dtype++)
       shared_kernels += check_shared(info.name, (fa_dtype)dtype, queries, splits);
   }
