@@ -93,3 +93,8 @@ int dv_last_synchronisation(const dv_chip *chip, int index, dv_synchronisation *
   found->count = chip->synchronisations[index]->count;
   return 1;
 }
+
+int dv_last_flag(const dv_chip *chip, int from, int to, int id) {
+  if (id < 0 || id >= (from < 0 ? DV_CROSS_FLAGS : DV_EVENTS) || from >= DV_PIPES || (from >= 0 && (to < 0 || to >= DV_PIPES))) return 0;
+  return from < 0 ? chip->used_cross_flag[id] : chip->used_flag[from][to][id];
+}

@@ -99,6 +99,10 @@ static int space_of(dv_address address) {
   return core->group->space[core->is_aic ? 0 : 1 + core->sub][address.memory];
 }
 
+static void note_scratch(dv_address at, uint64_t bytes) {
+  if (at.memory == DV_UB && at.at + bytes > dv_memory_bytes(DV_UB) - DV_SCRATCH) dv_current->is_scratch_touched = 1;
+}
+
 void dv_reads(dv_here here, dv_address from, uint64_t bytes) {
   if (bytes == 0) return;
   if (from.memory == DV_GM) {
@@ -106,6 +110,7 @@ void dv_reads(dv_here here, dv_address from, uint64_t bytes) {
     if (dv_current->group->computes) dv_gm_touch(here, region, from.at, bytes, 0);
     return;
   }
+  note_scratch(from, bytes);
   if (dv_current->group->computes) dv_order_read(dv_current->group->order, space_of(from), from.at, bytes);
 }
 
@@ -118,6 +123,7 @@ void dv_writes(dv_here here, dv_address to, uint64_t bytes) {
     if (dv_current->group->computes) dv_gm_touch(here, region, to.at, bytes, 1);
     return;
   }
+  note_scratch(to, bytes);
   if (dv_current->group->computes) dv_order_write(dv_current->group->order, space_of(to), to.at, bytes);
 }
 
@@ -142,6 +148,8 @@ static void check_event(dv_here here, dv_pipe from, dv_pipe to, int id) {
   if (id < 0 || id >= ids) dv_fail(here, "flag id", "id %d; 0 to %d are there", id, ids - 1);
   if (dv_order_queue(dv_current, from) < 0 || dv_order_queue(dv_current, to) < 0)
     dv_fail(here, "", "an %s has no pair %s, %s", dv_current->is_aic ? "AIC" : "AIV", pipe_names[from], pipe_names[to]);
+  if (dv_current->is_aic && (from == DV_S || to == DV_S))
+    dv_fail(here, "broken rule", "pairs with the scalar unit, as %s_%s, are not of an AIC", pipe_names[from], pipe_names[to]);
 }
 
 void dv_issue_set_flag(dv_here here, dv_pipe from, dv_pipe to, int id) {
@@ -149,6 +157,7 @@ void dv_issue_set_flag(dv_here here, dv_pipe from, dv_pipe to, int id) {
   if (place->is_skipped) return;
   dv_core *core = dv_current;
   check_event(here, from, to, id);
+  if (dv_skips_flag((int)from, (int)to, id)) return;
   dv_event *event = &core->event[from][to][id];
   if (event->is_set)
     dv_fail(here, "flag past its limit", "%s_%s %d is set twice without a wait", pipe_names[from], pipe_names[to], id);
@@ -166,6 +175,7 @@ void dv_issue_wait_flag(dv_here here, dv_pipe from, dv_pipe to, int id) {
   if (place->is_skipped) return;
   dv_core *core = dv_current;
   check_event(here, from, to, id);
+  if (dv_skips_flag((int)from, (int)to, id)) return;
   dv_event *event = &core->event[from][to][id];
   if (!event->is_set)
     dv_fail(here, "deadlock", "waits for %s_%s %d, which nobody set before", pipe_names[from], pipe_names[to], id);
@@ -264,6 +274,7 @@ int dv_sub_block_index(void) { return dv_current->sub; }
 int dv_task_ratio(void) { return dv_current->run->launch->cores == DV_CORES_MIX_1_2 ? 2 : 1; }
 uint64_t dv_cycle(void) { return (uint64_t)dv_current->now; }
 dv_mask *dv_mask_register(void) { return &dv_current->mask; }
+uint64_t *dv_ctrl_register(void) { return &dv_current->ctrl; }
 void *dv_memory_base(dv_memory memory) { return dv_current->memory[memory]; }
 uint32_t dv_memory_bytes(dv_memory memory) {
   const dv_figures *f = figures();

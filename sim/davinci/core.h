@@ -19,6 +19,8 @@ enum {
   DV_MOST_DEPTH = 64,     /* of a queue */
   DV_MOST_GROUPS = 64,
   DV_CORES_A_GROUP = 3,   /* AIC, AIV 0, AIV 1 */
+  DV_SCRATCH = 8192,      /* bytes at the end of UB that Select takes in two of its modes */
+  DV_CTRL_KEEPS_INF = 48, /* bit of the CTRL register: infinities and NaN of f16 and bf16 stay */
   DV_STACK = 256 * 1024
 };
 
@@ -90,6 +92,8 @@ typedef struct dv_core {
   uint64_t met;    /* stamp of its last meeting */
   dv_flag *automatic[2]; /* V_S and back, with auto_sync */
   dv_mask mask;
+  uint64_t ctrl;
+  int is_scratch_touched; /* the bytes that Select takes, since a Select took them */
   int atomic_adds;
   dv_type atomic_type;
   unsigned char *memory[DV_MEMORIES];
@@ -163,6 +167,7 @@ struct dv_chip {
   dv_place *places[DV_PLACES];
   dv_place **synchronisations; /* in the order they were come by */
   int synchronisations_count, synchronisations_room;
+  unsigned char used_flag[DV_PIPES][DV_PIPES][DV_EVENTS], used_cross_flag[DV_CROSS_FLAGS]; /* by the last launch */
   dv_bus *l2, *hbm;
   struct dv_l2 *l2_state;
 };
@@ -174,6 +179,8 @@ extern _Thread_local dv_core *dv_current;
 
 /* Begins an instruction: its place, kept. */
 const dv_place *dv_begin(dv_here here);
+/* Notes that a flag is used; 1: the launch leaves it out. */
+int dv_skips_flag(int from, int to, int id);
 /* Ends the run with a line; does not return. */
 _Noreturn void dv_fail(dv_here here, const char *hazard, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Posts to a queue: it keeps the unit for `work` cycles and ends `latency` later; returns its start. */

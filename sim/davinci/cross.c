@@ -174,6 +174,7 @@ void dv_issue_cross_set(dv_here here, int mode, dv_pipe pipe, int id) {
   if (place->is_skipped) return;
   dv_core *core = dv_current;
   check_id(here, id);
+  if (dv_skips_flag(-1, -1, id)) return;
   if (mode < 0 || mode > 2) dv_fail(here, "broken rule", "mode %d; 0, 1 and 2 are there", mode);
   if (mode == 1 && core->is_aic) dv_fail(here, "broken rule", "mode 1 is of AIVs");
   if (pipe == DV_S || pipe == DV_PIPE_ALL || dv_order_queue(core, pipe) < 0)
@@ -219,6 +220,7 @@ void dv_issue_cross_wait(dv_here here, int mode, dv_pipe pipe, int id) {
   (void)pipe; /* it holds up the whole core on this chip, whatever the pipe */
   if (place->is_skipped) return;
   check_id(here, id);
+  if (dv_skips_flag(-1, -1, id)) return;
   dv_current->now += figures()->scalar_issue;
   take(place, id);
 }

@@ -53,10 +53,11 @@ typedef struct dv_region {
 
 typedef enum dv_cores { DV_CORES_MIX_1_2, DV_CORES_AIC, DV_CORES_AIV } dv_cores;
 
-/* One synchronisation statement of the kernel's source, to be left out (mutation). */
+/* What is left out of a launch (mutation): one synchronisation statement of the kernel's source, or every set and wait of one flag. */
 typedef struct dv_skip {
-  const char *instruction, *file; /* file: the end of its path */
+  const char *instruction, *file; /* file: the end of its path. instruction NULL: a flag */
   int line;
+  int from, to, id; /* dv_pipes of a flag; from -1: a cross-core flag */
 } dv_skip;
 
 typedef struct dv_trace dv_trace;
@@ -70,6 +71,7 @@ typedef struct dv_launch {
   const dv_region *regions;
   int regions_count;
   int auto_sync;    /* 1: as the vendor's compiler does by default, an AIV's vector instructions and scalar accesses of UB are in order */
+  int is_queued;    /* 1: it waited in the stream behind another launch */
   int is_strict;    /* 1: only what the vendor leaves to kernels: event ids below 6, cross-core ids up to 10 */
   int only_time;    /* 1: computes and checks nothing but in the groups from first_computed to last_computed */
   int first_computed, last_computed; /* last < first: none */
@@ -98,6 +100,8 @@ typedef struct dv_synchronisation {
   uint64_t count;
 } dv_synchronisation;
 int dv_last_synchronisation(const dv_chip *chip, int index, dv_synchronisation *found);
+/* 1: the chip's last launch used the flag; from and to as in dv_skip. */
+int dv_last_flag(const dv_chip *chip, int from, int to, int id);
 
 /* Events of launches, one behind the other; written as a trace that Perfetto and chrome://tracing open, a row a queue. */
 dv_trace *dv_trace_open(void); /* NULL: no memory */

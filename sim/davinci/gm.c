@@ -139,8 +139,8 @@ dv_l2_cost dv_l2_access(dv_chip *chip, uint64_t at, uint64_t bytes, int writes) 
       if (set[w].touched < found->touched) found = &set[w];
     }
     if (found->number != number) {
-      if (found->number && found->is_dirty) cost.written_back += LINE;
-      if (!writes) cost.missed += LINE;
+      if (found->number && found->is_dirty) cost.written_back += (double)LINE;
+      if (!writes) cost.missed += (double)LINE;
       found->number = number;
       found->is_dirty = 0;
     }

@@ -50,6 +50,7 @@ typedef struct dv_copy {
   uint32_t left_pad, right_pad; /* elements of fill_bytes beside each piece in UB */
   uint32_t fill_bytes;          /* 0: what is behind the piece in its last block is undefined */
   uint64_t fill;
+  int fills_with_first;         /* with the piece's first element, of fill_bytes, instead of fill */
   int is_byte_granular;         /* DataCopyPad; else whole blocks, aligned addresses in UB and L1 */
   dv_type type;                 /* for SetAtomicAdd */
 } dv_copy;
@@ -115,6 +116,7 @@ typedef struct dv_fixpipe {
   int relu;
   uint32_t unit_flag;
   int keeps_nz;          /* no conversion to rows */
+  int saturates;         /* set by the engine: f16 and bf16 have no infinities and NaN, as CTRL[48] says */
 } dv_fixpipe;
 void dv_issue_fixpipe(dv_here here, const dv_fixpipe *fixpipe);
 
@@ -162,6 +164,7 @@ typedef struct dv_vector {
   dv_round round;
   dv_reduce_order order;
   int selector_repeats; /* 1: the selector goes on from repeat to repeat; 0: each repeat uses the first bits */
+  int saturates;        /* as dv_fixpipe's */
 } dv_vector;
 void dv_issue_vector(dv_here here, const dv_vector *vector);
 
@@ -171,6 +174,7 @@ typedef struct dv_mask {
   int counts;
 } dv_mask;
 dv_mask *dv_mask_register(void);
+uint64_t *dv_ctrl_register(void); /* CTRL: 0 after launch */
 
 /* ------------------------------------------------------------------ scalar unit */
 

@@ -57,8 +57,8 @@ void dv_issue_mmad(dv_here here, const dv_mmad *mmad) {
   dv_check_local(here, mmad->b, (uint64_t)n * k * 512, 512);
   dv_check_local(here, mmad->c, (uint64_t)m * n * 1024, 1024);
   dv_order_begin(place, DV_M);
-  /* Large products into one C follow each other; small ones need PipeBarrier<PIPE_M>. */
-  if (!mmad->begins_at_zero && m * n >= 10 && dv_current->group->computes)
+  /* Large products into one C follow each other; small ones need PipeBarrier<PIPE_M>. Whole fractals count, as documented. */
+  if (!mmad->begins_at_zero && mmad->m / 16 * (mmad->n / 16) >= 10 && dv_current->group->computes)
     dv_order_barrier_before(dv_current->group->order, dv_order_queue(dv_current, DV_M));
   const fractals a = {mmad->a, mmad->m, mmad->k, k, 1, 32, 2};
   const fractals b = {mmad->b, mmad->n, mmad->k, 1, n, 32, 2};
@@ -73,6 +73,14 @@ void dv_issue_mmad(dv_here here, const dv_mmad *mmad) {
   dv_post(place, DV_M, figures()->mmad_start + work * figures()->mmad_fractal, figures()->mmad_latency);
 }
 
+/* Rows of GM, or columns of fractals of L1, must not lie on one another. */
+static void check_to_stride(dv_here here, const dv_fixpipe *fixpipe) {
+  const uint32_t least = fixpipe->keeps_nz ? fixpipe->rows : fixpipe->columns;
+  const int has_next = fixpipe->keeps_nz ? fixpipe->columns > 16 : fixpipe->rows > 1;
+  if (fixpipe->to_stride == 0 || (has_next && fixpipe->to_stride < least))
+    dv_fail(here, "broken rule", "dstStride %u; at least %u, or what it writes lies on itself", fixpipe->to_stride, least);
+}
+
 static void touch_nz(dv_here here, const dv_fixpipe *fixpipe, uint32_t columns) {
   const uint64_t bytes = (uint64_t)fixpipe->rows * 32;
   dv_check_local(here, fixpipe->to, (uint64_t)(columns - 1) * fixpipe->to_stride * 32 + bytes, 32);
@@ -82,8 +90,11 @@ static void touch_nz(dv_here here, const dv_fixpipe *fixpipe, uint32_t columns) 
   }
 }
 
-void dv_issue_fixpipe(dv_here here, const dv_fixpipe *fixpipe) {
+void dv_issue_fixpipe(dv_here here, const dv_fixpipe *given) {
   const dv_place *place = dv_begin(here);
+  dv_fixpipe with_mode = *given;
+  const dv_fixpipe *fixpipe = &with_mode;
+  with_mode.saturates = !(dv_current->ctrl >> DV_CTRL_KEEPS_INF & 1u);
   const int to_l1 = fixpipe->to.memory == DV_L1;
   if (fixpipe->from.memory != DV_L0C || (!to_l1 && fixpipe->to.memory != DV_GM))
     dv_fail(here, "broken rule", "Fixpipe goes from L0C to GM or L1");
@@ -97,6 +108,7 @@ void dv_issue_fixpipe(dv_here here, const dv_fixpipe *fixpipe) {
     dv_fail(here, "broken rule", "nSize %u, mSize %u; at most 4095, 8192", fixpipe->columns, fixpipe->rows);
   if (fixpipe->from_stride % 16 || fixpipe->from_stride < fixpipe->rows)
     dv_fail(here, "broken rule", "srcStride %u for %u rows; the rows rounded up to 16", fixpipe->from_stride, fixpipe->rows);
+  check_to_stride(here, fixpipe);
   if (dv_current->atomic_adds && dv_current->atomic_type != fixpipe->type) dv_fail(here, "broken rule", "atomic adds of another type");
   const uint32_t columns = sixteens(fixpipe->columns);
   dv_check_local(here, fixpipe->from, (uint64_t)(columns - 1) * fixpipe->from_stride * 64 + (uint64_t)fixpipe->rows * 64, 64);

@@ -40,8 +40,14 @@ void dv_issue_copy(dv_here here, const dv_copy *copy) {
   const dv_pipe pipe = pipe_of(here, copy);
   if (copy->rows == 0 || copy->bytes == 0) return;
   if (copy->rows > 4095) dv_fail(here, "broken rule", "blockCount %u; 1 to 4095", copy->rows);
-  if (copy->fill_bytes && (copy->left_pad + copy->right_pad) * copy->fill_bytes > 64)
+  if (copy->left_pad * copy->fill_bytes > 32 || copy->right_pad * copy->fill_bytes > 32)
     dv_fail(here, "broken rule", "padding of %u and %u elements; at most 32 bytes a side", copy->left_pad, copy->right_pad);
+  const uint32_t element = dv_type_bytes(copy->type);
+  if (copy->is_byte_granular && (copy->bytes > 2097151 || copy->bytes % element))
+    dv_fail(here, "broken rule", "blockLen %u; whole elements, at most 2097151 bytes", copy->bytes);
+  const dv_address gm = copy->from.memory == DV_GM ? copy->from : copy->to;
+  if (!copy->is_byte_granular && gm.memory == DV_GM && gm.at % element)
+    dv_fail(here, "misaligned", "a GM address that is not a multiple of the element's %u bytes", element);
   const uint64_t padded = copy->bytes + (uint64_t)(copy->left_pad + copy->right_pad) * copy->fill_bytes;
   dv_order_begin(place, pipe);
   touch_rows(here, copy->from, copy->rows, copy->from_stride, copy->bytes, 0);

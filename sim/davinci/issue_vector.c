@@ -1,20 +1,9 @@
 /* Vector instructions: rules, bytes touched, time. Values: value_vector.c, value_reduce.c. */
 #include "davinci/core.h"
+#include "davinci/issue_parts.h"
 #include "davinci/values.h"
 
 static const dv_figures *figures(void) { return &dv_current->run->chip->figures; }
-
-typedef enum operands { ONE_SOURCE, TWO_SOURCES, NO_SOURCE } operands;
-
-static operands operands_of(dv_operation op) {
-  if (op <= DV_MULADDDST || op == DV_COMPARE || op == DV_SELECT) return TWO_SOURCES;
-  return op == DV_DUPLICATE || op == DV_PROGRESSION ? NO_SOURCE : ONE_SOURCE;
-}
-static int adds_to_dst(dv_operation op) { return op == DV_MULADDDST || op == DV_AXPY; }
-static int is_whole(dv_operation op) { return op >= DV_WHOLE_MAX && op <= DV_WHOLE_SUM; }
-static int is_block(dv_operation op) { return op >= DV_BLOCK_MAX && op <= DV_BLOCK_SUM; }
-static int gives_bits(dv_operation op) { return op == DV_COMPARE || op == DV_COMPARE_SCALAR; }
-static int selects(dv_operation op) { return op == DV_SELECT || op == DV_SELECT_SCALAR; }
 
 static double cycles_of(const dv_vector *v) {
   const dv_figures *f = figures();
@@ -29,14 +18,12 @@ static double cycles_of(const dv_vector *v) {
   }
 }
 
-/* Elements of repeat r that take part, as bits of its blocks of `bytes` wide elements. */
-static uint32_t blocks_in(const dv_vector *v, uint32_t r, uint32_t per_repeat, uint32_t bytes, uint32_t *last_bytes) {
+uint32_t dv_blocks_used(const dv_vector *v, uint32_t repeat, uint32_t per_repeat, uint32_t bytes) {
   const uint32_t per_block = 32 / bytes, blocks = (per_repeat + per_block - 1) / per_block;
   uint32_t used = 0;
-  *last_bytes = 32;
   for (uint32_t b = 0; b < blocks; ++b)
     for (uint32_t e = b * per_block; e < (b + 1) * per_block && e < per_repeat; ++e) {
-      const int takes_part = v->counts ? r * per_repeat + e < v->count : (int)(v->mask[e / 64] >> e % 64 & 1u);
+      const int takes_part = v->counts ? repeat * per_repeat + e < v->count : (int)(v->mask[e / 64] >> e % 64 & 1u);
       if (takes_part) {
         used |= 1u << b;
         break;
@@ -55,7 +42,6 @@ static int takes_all(const dv_vector *v, uint32_t per_repeat) {
 static void touch_elements(dv_here here, const dv_vector *v, dv_address at, uint32_t bytes, uint32_t per_repeat, uint32_t block,
                            uint32_t repeat, int writes) {
   const uint32_t blocks = per_repeat * bytes / 32;
-  const uint64_t span = ((uint64_t)(v->repeats - 1) * repeat + (uint64_t)(blocks - 1) * block + 1) * 32;
   if (block == 1 && (repeat == blocks || v->repeats == 1) && (v->counts || takes_all(v, per_repeat))) {
     const uint64_t used = v->counts ? (uint64_t)v->count * bytes : (uint64_t)v->repeats * blocks * 32;
     dv_check_local(here, at, used, 32);
@@ -66,10 +52,8 @@ static void touch_elements(dv_here here, const dv_vector *v, dv_address at, uint
     return;
   }
   if (at.at % 32) dv_check_local(here, at, 32, 32);
-  (void)span;
   for (uint32_t r = 0; r < v->repeats; ++r) {
-    uint32_t last;
-    const uint32_t used = blocks_in(v, r, per_repeat, bytes, &last);
+    const uint32_t used = dv_blocks_used(v, r, per_repeat, bytes);
     for (uint32_t b = 0, run = 0; b <= blocks; ++b) {
       /* Runs of neighbouring blocks at once. */
       if (b < blocks && (used >> b & 1u) && (block == 1 || run == 0)) {
@@ -98,24 +82,25 @@ static void touch_bytes(dv_here here, dv_address at, uint64_t bytes, unsigned al
     dv_reads(here, at, bytes);
 }
 
+uint32_t dv_result_bytes(const dv_vector *v) {
+  const uint32_t bytes = dv_type_bytes(v->to);
+  if (dv_is_block(v->op)) return 8 * bytes;
+  if (v->op == DV_PAIR_SUM) return 128;
+  return v->order == DV_ONLY_INDEX ? 4 : v->order == DV_ONLY_VALUE || v->op == DV_WHOLE_SUM ? bytes : 2 * bytes;
+}
+
 /* What a reduction, a comparison or a broadcast writes is not laid out as its source. */
 static void touch_result(dv_here here, const dv_vector *v, uint32_t per_repeat) {
   const uint32_t bytes = dv_type_bytes(v->to);
-  if (gives_bits(v->op)) {
+  if (dv_gives_bits(v->op)) {
     touch_bytes(here, v->dst, (uint64_t)v->repeats * per_repeat / 8, 32, 1);
   } else if (v->op == DV_TOTAL_SUM) {
     touch_bytes(here, v->dst, bytes, bytes, 1);
-  } else if (is_whole(v->op)) {
-    const uint32_t unit = v->order == DV_ONLY_INDEX ? 4 : v->order == DV_ONLY_VALUE || v->op == DV_WHOLE_SUM ? bytes : 2 * bytes;
+  } else if (dv_is_whole(v->op) || dv_is_block(v->op) || v->op == DV_PAIR_SUM) {
+    const uint32_t unit = dv_result_bytes(v);
     for (uint32_t r = 0; r < v->repeats; ++r) {
       const dv_address at = {v->dst.memory, v->dst.at + (uint64_t)r * v->dst_repeat * unit};
-      touch_bytes(here, at, unit, unit, 1);
-    }
-  } else if (is_block(v->op) || v->op == DV_PAIR_SUM) {
-    const uint64_t unit = v->op == DV_PAIR_SUM ? 128 : 8 * bytes;
-    for (uint32_t r = 0; r < v->repeats; ++r) {
-      const dv_address at = {v->dst.memory, v->dst.at + (uint64_t)r * v->dst_repeat * unit};
-      touch_bytes(here, at, unit, (unsigned)(8 * bytes), 1);
+      touch_bytes(here, at, unit, dv_is_whole(v->op) ? unit : 8 * bytes, 1);
     }
   } else if (v->op == DV_BRCB) {
     for (uint32_t r = 0; r < v->repeats; ++r)
@@ -128,20 +113,19 @@ static void touch_result(dv_here here, const dv_vector *v, uint32_t per_repeat) 
   }
 }
 
-static void check_types(dv_here here, const dv_vector *v) {
-  const int is_cast = v->op == DV_CAST;
-  if (!is_cast && !gives_bits(v->op) && v->type != v->to) dv_fail(here, "broken rule", "source and destination of two types");
-  if (v->type == DV_BF16 && !is_cast && v->op != DV_DUPLICATE && v->op != DV_COPY && v->op != DV_BRCB)
-    dv_fail(here, "broken rule", "the Vector unit of this chip computes nothing in bf16 but Cast");
-  if (is_cast && ((v->type == DV_F16 && v->to == DV_BF16) || (v->type == DV_BF16 && v->to == DV_F16) || (v->type == DV_U8 && v->to == DV_F32)))
-    dv_fail(here, "broken rule", "there is no such Cast on this chip");
-  if (is_cast && v->type == DV_F32 && v->to == DV_BF16 && v->round == DV_ROUND_NONE)
-    dv_fail(here, "broken rule", "a Cast to bf16 needs a rounding mode");
+/* A Select that goes through its selector takes the last 8 KB of UB for itself. Told once for all that follow one another: they
+ * do not disturb each other. */
+static void take_scratch(void) {
+  dv_core *core = dv_current;
+  if (!core->is_scratch_touched || !core->group->computes) return;
+  const uint32_t bytes = dv_memory_bytes(DV_UB);
+  dv_order_write_nothing(core->group->order, core->group->space[1 + core->sub][DV_UB], bytes - DV_SCRATCH, DV_SCRATCH);
+  core->is_scratch_touched = 0;
 }
 
 /* Two sources in one bank cost a cycle a repeat: 16 groups of banks by 32 B, three banks of each by 64 KB. */
 static double conflicts(const dv_vector *v) {
-  if (operands_of(v->op) != TWO_SOURCES || v->src1_block == 0 || v->src0.at == v->src1.at) return 0.0;
+  if (dv_operands_of(v->op) != DV_TWO_SOURCES || v->src1_block == 0 || v->src0.at == v->src1.at) return 0.0;
   const int same = v->src0.at / 32 % 16 == v->src1.at / 32 % 16 && v->src0.at / 65536 == v->src1.at / 65536;
   return same ? figures()->bank_conflict : 0.0;
 }
@@ -149,32 +133,35 @@ static double conflicts(const dv_vector *v) {
 void dv_issue_vector(dv_here here, const dv_vector *given) {
   const dv_place *place = dv_begin(here);
   dv_vector v = *given;
-  const uint32_t from_bytes = dv_type_bytes(v.type), to_bytes = gives_bits(v.op) ? from_bytes : dv_type_bytes(v.to);
+  v.saturates = !(dv_current->ctrl >> DV_CTRL_KEEPS_INF & 1u);
+  const uint32_t from_bytes = dv_type_bytes(v.type), to_bytes = dv_gives_bits(v.op) ? from_bytes : dv_type_bytes(v.to);
   const uint32_t per_repeat = 256 / (from_bytes > to_bytes ? from_bytes : to_bytes);
-  check_types(here, &v);
+  dv_check_vector(here, &v);
   if (v.counts) {
     v.repeats = (v.count + per_repeat - 1) / per_repeat;
-    if (gives_bits(v.op) && v.count * from_bytes % 256)
+    if (dv_gives_bits(v.op) && v.count * from_bytes % 256)
       dv_fail(here, "broken rule", "%u elements to compare; the last %u bytes of no whole 256 are not", v.count, v.count * from_bytes % 256);
   } else if (v.repeats > 255) {
     dv_fail(here, "broken rule", "repeatTime %u; at most 255", v.repeats);
   }
   if (v.repeats == 0 || (v.counts ? v.count == 0 : !(v.mask[0] | v.mask[1]))) return;
   dv_order_begin(place, DV_V);
-  const operands sources = operands_of(v.op);
+  const dv_operands sources = dv_operands_of(v.op);
   if (v.op == DV_BRCB) {
     touch_bytes(here, v.src0, (uint64_t)v.repeats * 8 * from_bytes, 32, 0);
-  } else if (sources != NO_SOURCE) {
+  } else if (sources != DV_NO_SOURCE) {
     touch_elements(here, &v, v.src0, from_bytes, per_repeat, v.src0_block, v.src0_repeat, 0);
-    if (sources == TWO_SOURCES) touch_elements(here, &v, v.src1, from_bytes, per_repeat, v.src1_block, v.src1_repeat, 0);
+    if (sources == DV_TWO_SOURCES) touch_elements(here, &v, v.src1, from_bytes, per_repeat, v.src1_block, v.src1_repeat, 0);
   }
-  if (selects(v.op)) touch_bytes(here, v.selector, v.selector_repeats ? ((uint64_t)v.repeats * per_repeat + 7) / 8 : per_repeat / 8, 32, 0);
-  if (adds_to_dst(v.op)) touch_elements(here, &v, v.dst, to_bytes, per_repeat, v.dst_block, v.dst_repeat, 0);
+  if (dv_selects(v.op)) touch_bytes(here, v.selector, v.selector_repeats ? ((uint64_t)v.repeats * per_repeat + 7) / 8 : per_repeat / 8, 32, 0);
+  if (dv_adds_to_dst(v.op)) touch_elements(here, &v, v.dst, to_bytes, per_repeat, v.dst_block, v.dst_repeat, 0);
   touch_result(here, &v, per_repeat);
+  if (dv_selects(v.op) && v.selector_repeats) take_scratch();
+  dv_check_overlap(here, &v, per_repeat);
   if (dv_current->group->computes && v.op == DV_TOTAL_SUM)
     dv_value_total_sum(&v, dv_pointer(v.dst), dv_pointer(v.src0));
   else if (dv_current->group->computes)
-    dv_value_vector(&v, dv_pointer(v.dst), dv_pointer(v.src0), dv_pointer(v.src1), selects(v.op) ? dv_pointer(v.selector) : NULL);
+    dv_value_vector(&v, dv_pointer(v.dst), dv_pointer(v.src0), dv_pointer(v.src1), dv_selects(v.op) ? dv_pointer(v.selector) : NULL);
   const dv_figures *f = figures();
   dv_post(place, DV_V, v.repeats * (cycles_of(&v) + conflicts(&v)), f->vector_head + f->vector_tail);
 }

@@ -84,7 +84,7 @@ template <typename T>
 inline dv_copy DvPadded(const LocalTensor<T> &local, const GlobalTensor<T> &global, bool is_in, const DataCopyExtParams &p,
                         uint32_t padded_bytes) {
   dv_copy copy = {};
-  const int64_t in_local = (static_cast<int64_t>(padded_bytes) + 31) / 32 * 32 + (is_in ? p.dstStride : p.srcStride) * 32;
+  const int64_t in_local = (static_cast<int64_t>(padded_bytes) + 31) / 32 * 32 + int64_t{is_in ? p.dstStride : p.srcStride} * 32;
   const int64_t in_global = static_cast<int64_t>(p.blockLen) + (is_in ? p.srcStride : p.dstStride);
   copy.to = is_in ? local.Address() : global.Address();
   copy.from = is_in ? global.Address() : local.Address();
@@ -109,6 +109,9 @@ inline void DataCopyPad(const LocalTensor<T> &dst, const GlobalTensor<T> &src, c
     copy.fill = BitsOf(pad.paddingValue);
   } else if (pad.leftPadding || pad.rightPadding) {
     dv_broken_rule(here, "padding of %d and %d elements with isPad false", pad.leftPadding, pad.rightPadding);
+  } else {
+    copy.fill_bytes = sizeof(T);
+    copy.fills_with_first = 1;
   }
   dv_issue_copy(here, &copy);
 }

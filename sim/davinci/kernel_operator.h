@@ -10,6 +10,7 @@
 #include "kernel_move.h"
 #include "kernel_cube.h"
 #include "kernel_vector.h"
+#include "kernel_select.h"
 #include "kernel_reduce.h"
 
 #endif

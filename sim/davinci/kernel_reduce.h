@@ -16,14 +16,17 @@ inline void ReduceMax(const LocalTensor<T> &dst, const LocalTensor<T> &src, cons
   if (calIndex) dv_broken_rule(here, "calIndex, which is not known here");
   if (sharedTmpBuffer.GetSize() < needs)
     dv_broken_rule(here, "sharedTmpBuffer of %u elements; it takes %u", sharedTmpBuffer.GetSize(), needs);
-  for (LocalTensor<T> from = src; left; from = sharedTmpBuffer) {
-    dv_vector v = DvInstruction(DV_WHOLE_MAX, repeats == 1 ? dst : sharedTmpBuffer, from);
+  LocalTensor<T> from = src, to = sharedTmpBuffer; // not onto itself: what is left goes behind what it was taken from
+  while (left) {
+    dv_vector v = DvInstruction(DV_WHOLE_MAX, repeats == 1 ? dst : to, from);
     DvCountForm(v, left);
     v.dst_repeat = 1;
     v.order = DV_ONLY_VALUE;
     dv_issue_vector(here, &v);
     if (repeats == 1) return;
     dv_issue_barrier(here, DV_V);
+    from = to;
+    to = to[(repeats + block - 1) / block * block];
     left = repeats;
     repeats = (left + lanes - 1) / lanes;
   }

@@ -30,6 +30,7 @@ inline void WaitFlag(int32_t id, DV_HERE("WaitFlag")) {
 }
 template <pipe_t pipe>
 inline void PipeBarrier(DV_HERE("PipeBarrier")) {
+  if (pipe == PIPE_S) dv_broken_rule(here, "PIPE_S is in order without, and takes none");
   dv_issue_barrier(here, static_cast<dv_pipe>(pipe));
 }
 template <uint8_t modeId, pipe_t pipe>
@@ -50,6 +51,30 @@ inline void SetAtomicAdd(DV_HERE("SetAtomicAdd")) {
   dv_issue_atomic_add(here, 1, DvType<T>::type);
 }
 inline void SetAtomicNone(DV_HERE("SetAtomicNone")) { dv_issue_atomic_add(here, 0, DV_F32); }
+inline void DisableDmaAtomic(DV_HERE("DisableDmaAtomic")) { dv_issue_atomic_add(here, 0, DV_F32); }
+
+// CTRL[48]: 0, as it is after launch: what is computed in half or bfloat16_t saturates; 1: it has infinities and NaN. The only bit
+// this chip documents. A kernel puts back what it changed.
+template <int8_t startBit, int8_t endBit>
+inline void SetCtrlSpr(int64_t value) {
+  static_assert(startBit == 48 && endBit == 48, "only CTRL[48] is there");
+  *dv_ctrl_register() = static_cast<uint64_t>(value & 1) << startBit;
+}
+template <int8_t startBit, int8_t endBit>
+inline int64_t GetCtrlSpr() {
+  static_assert(startBit == 48 && endBit == 48, "only CTRL[48] is there");
+  return static_cast<int64_t>(*dv_ctrl_register() >> startBit & 1);
+}
+template <SaturationMode mode>
+inline void SetSaturationFlag(bool enableSat) {
+  static_assert(mode == SaturationMode::FLOAT, "only that of half and bfloat16_t is known here");
+  SetCtrlSpr<48, 48>(enableSat ? 0 : 1);
+}
+template <SaturationMode mode>
+inline bool GetSaturationFlag() {
+  static_assert(mode == SaturationMode::FLOAT, "only that of half and bfloat16_t is known here");
+  return GetCtrlSpr<48, 48>() == 0;
+}
 
 // On an AIV of a mixed kernel AIVs are counted, not groups.
 inline int64_t GetBlockIdx() {
@@ -58,7 +83,8 @@ inline int64_t GetBlockIdx() {
 inline int64_t GetBlockNum() { return dv_block_count(); }
 inline int64_t GetSubBlockIdx() { return dv_sub_block_index(); }
 inline int64_t GetSubBlockNum() { return dv_task_ratio(); }
-inline int64_t GetTaskRation() { return dv_is_aic() ? 1 : dv_task_ratio(); }
+inline int64_t GetTaskRatio() { return dv_is_aic() ? 1 : dv_task_ratio(); }
+inline int64_t GetTaskRation() { return GetTaskRatio(); } // the older name
 inline int64_t GetSystemCycle() { return static_cast<int64_t>(dv_cycle()); }
 inline GM_ADDR GetUserWorkspace(GM_ADDR workspace) { return workspace; }
 inline GM_ADDR GetSysWorkSpacePtr() { return nullptr; }

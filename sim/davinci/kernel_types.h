@@ -110,6 +110,7 @@ static_assert(static_cast<int>(CMPMODE::NE) == DV_NE, "comparisons are dv_compar
 enum class SELMODE : uint8_t { VSEL_CMPMASK_SPR, VSEL_TENSOR_SCALAR_MODE, VSEL_TENSOR_TENSOR_MODE };
 enum class ReduceOrder : uint8_t { ORDER_VALUE_INDEX, ORDER_INDEX_VALUE, ORDER_ONLY_VALUE, ORDER_ONLY_INDEX };
 static_assert(static_cast<int>(ReduceOrder::ORDER_ONLY_INDEX) == DV_ONLY_INDEX, "orders are dv_reduce_orders");
+enum class SaturationMode : uint8_t { FLOAT, CAST };
 enum class MaskMode : uint8_t { NORMAL, COUNTER };
 enum class CO2Layout : uint8_t { NZ, ROW_MAJOR };
 
@@ -125,10 +126,10 @@ struct DataCopyParams {
 struct DataCopyExtParams {
   uint16_t blockCount = 1;
   uint32_t blockLen = 0;                 // bytes
-  int64_t srcStride = 0, dstStride = 0;  // gaps: bytes in GM, 32 B in UB
+  uint32_t srcStride = 0, dstStride = 0; // gaps: bytes in GM, 32 B in UB
   uint32_t rsv = 0;
   DataCopyExtParams() = default;
-  DataCopyExtParams(uint16_t count, uint32_t len, int64_t src, int64_t dst, uint32_t rsvd)
+  DataCopyExtParams(uint16_t count, uint32_t len, uint32_t src, uint32_t dst, uint32_t rsvd)
       : blockCount(count), blockLen(len), srcStride(src), dstStride(dst), rsv(rsvd) {}
 };
 

@@ -52,6 +52,11 @@ inline void DvCountForm(dv_vector &v, uint32_t count) {
   v.counts = 1;
   v.count = count;
 }
+// The first n elements where the mask register says how many: a form that takes no count.
+inline void DvCountOfMask(dv_vector &v, dv_here here) {
+  if (!dv_mask_register()->counts) dv_broken_rule(here, "isSetMask false for the first elements, and the mask does not count");
+  DvCountForm(v, static_cast<uint32_t>(dv_mask_register()->bits[0]));
+}
 // mask: the first elements of each repeat.
 inline void DvMaskForm(dv_vector &v, uint64_t mask, uint32_t repeats, bool sets_mask, dv_here here) {
   const uint64_t most = 256 / (dv_type_bytes(v.type) > dv_type_bytes(v.to) ? dv_type_bytes(v.type) : dv_type_bytes(v.to));
@@ -68,9 +73,11 @@ inline void DvMaskForm(dv_vector &v, uint64_t mask, uint32_t repeats, bool sets_
     v.mask[1] = mask > 64 ? DvFirst(mask - 64) : 0;
   }
 }
+// mask: a bit for each element of a repeat; where the mask counts, the first word is the number.
 inline void DvMaskForm(dv_vector &v, const uint64_t mask[2], uint32_t repeats, bool sets_mask, dv_here here) {
-  DvMaskForm(v, static_cast<uint64_t>(0), repeats, sets_mask, here);
-  if (sets_mask && !v.counts) {
+  const bool counts = dv_mask_register()->counts != 0;
+  DvMaskForm(v, sets_mask && counts ? mask[0] : static_cast<uint64_t>(0), repeats, sets_mask, here);
+  if (sets_mask && !counts) {
     v.mask[0] = mask[0];
     v.mask[1] = mask[1];
   }
@@ -123,7 +130,6 @@ DV_BINARY(Max, DV_MAX)
 DV_BINARY(Min, DV_MIN)
 DV_BINARY(And, DV_AND)
 DV_BINARY(Or, DV_OR)
-DV_BINARY(MulAddDst, DV_MULADDDST)
 #undef DV_BINARY
 
 // ------------------------------------------------------------------ a tensor and a scalar
@@ -138,11 +144,14 @@ DV_BINARY(MulAddDst, DV_MULADDDST)
     DvStrides(v, params);                                                                                                       \
     dv_issue_vector(here, &v);                                                                                                  \
   }                                                                                                                             \
-  template <typename T>                                                                                                         \
+  template <typename T, bool isSetMask = true>                                                                                  \
   inline void name(const LocalTensor<T> &dst, const LocalTensor<T> &src, const T &scalar, int32_t count, DV_HERE(#name)) {      \
     dv_vector v = DvInstruction(operation, dst, src);                                                                           \
     DvScalar(v, scalar);                                                                                                        \
-    DvCountForm(v, static_cast<uint32_t>(count));                                                                               \
+    if (isSetMask)                                                                                                              \
+      DvCountForm(v, static_cast<uint32_t>(count));                                                                             \
+    else                                                                                                                        \
+      DvCountOfMask(v, here);                                                                                                   \
     dv_issue_vector(here, &v);                                                                                                  \
   }
 DV_SCALAR(Adds, DV_ADDS)
@@ -152,8 +161,43 @@ DV_SCALAR(Mins, DV_MINS)
 DV_SCALAR(ShiftLeft, DV_SHIFT_LEFT)
 DV_SCALAR(ShiftRight, DV_SHIFT_RIGHT)
 DV_SCALAR(LeakyRelu, DV_LEAKY_RELU)
-DV_SCALAR(Axpy, DV_AXPY)
 #undef DV_SCALAR
+
+// ------------------------------------------------------------------ dst += a product, of float or of half's
+
+template <typename T, typename U, bool isSetMask = true, typename Mask = uint64_t>
+inline void Axpy(const LocalTensor<T> &dst, const LocalTensor<U> &src, const U &scalar, Mask mask, uint8_t repeatTime,
+                 const UnaryRepeatParams &params, DV_HERE("Axpy")) {
+  dv_vector v = DvInstruction(DV_AXPY, dst, src);
+  DvScalar(v, scalar);
+  DvMaskForm(v, mask, repeatTime, isSetMask, here);
+  DvStrides(v, params);
+  dv_issue_vector(here, &v);
+}
+template <typename T, typename U>
+inline void Axpy(const LocalTensor<T> &dst, const LocalTensor<U> &src, const U &scalar, int32_t count, DV_HERE("Axpy")) {
+  dv_vector v = DvInstruction(DV_AXPY, dst, src);
+  DvScalar(v, scalar);
+  DvCountForm(v, static_cast<uint32_t>(count));
+  dv_issue_vector(here, &v);
+}
+template <typename T, typename U, bool isSetMask = true, typename Mask = uint64_t>
+inline void MulAddDst(const LocalTensor<T> &dst, const LocalTensor<U> &src0, const LocalTensor<U> &src1, Mask mask, uint8_t repeatTime,
+                      const BinaryRepeatParams &params, DV_HERE("MulAddDst")) {
+  dv_vector v = DvInstruction(DV_MULADDDST, dst, src0);
+  v.src1 = src1.Address();
+  DvMaskForm(v, mask, repeatTime, isSetMask, here);
+  DvStrides(v, params);
+  dv_issue_vector(here, &v);
+}
+template <typename T, typename U>
+inline void MulAddDst(const LocalTensor<T> &dst, const LocalTensor<U> &src0, const LocalTensor<U> &src1, int32_t count,
+                      DV_HERE("MulAddDst")) {
+  dv_vector v = DvInstruction(DV_MULADDDST, dst, src0);
+  v.src1 = src1.Address();
+  DvCountForm(v, static_cast<uint32_t>(count));
+  dv_issue_vector(here, &v);
+}
 
 // ------------------------------------------------------------------ one tensor
 
@@ -237,6 +281,17 @@ inline void CreateVecIndex(const LocalTensor<T> &dst, const T &firstValue, uint3
   DvCountForm(v, count);
   dv_issue_vector(here, &v);
 }
+template <typename T, typename Mask>
+inline void CreateVecIndex(const LocalTensor<T> &dst, const T &firstValue, Mask mask, uint8_t repeatTime, uint16_t dstBlkStride,
+                           uint8_t dstRepStride, DV_HERE("CreateVecIndex")) {
+  dv_vector v = DvInstruction(DV_PROGRESSION, dst, dst);
+  DvScalar(v, firstValue);
+  v.scalar2 = 1.0f;
+  DvMaskForm(v, mask, repeatTime, true, here);
+  v.dst_block = dstBlkStride;
+  v.dst_repeat = dstRepStride;
+  dv_issue_vector(here, &v);
+}
 
 template <typename T>
 inline void Brcb(const LocalTensor<T> &dst, const LocalTensor<T> &src0, uint8_t repeatTimes, const BrcbRepeatParams &params,
@@ -264,101 +319,33 @@ inline void DvReduce(dv_operation op, const LocalTensor<T> &dst, const LocalTens
   dv_issue_vector(here, &v);
 }
 #define DV_WHOLE_EXTREME(name, operation)                                                                                       \
-  template <typename T, bool isSetMask = true>                                                                                  \
-  inline void name(const LocalTensor<T> &dst, const LocalTensor<T> &src, int32_t mask, int32_t repeatTime, int32_t dstRepStride, \
+  template <typename T, bool isSetMask = true, typename Mask = int32_t>                                                         \
+  inline void name(const LocalTensor<T> &dst, const LocalTensor<T> &src, Mask mask, int32_t repeatTime, int32_t dstRepStride,   \
                    int32_t srcBlkStride, int32_t srcRepStride, ReduceOrder order = ReduceOrder::ORDER_VALUE_INDEX,              \
                    DV_HERE(#name)) {                                                                                            \
-    DvReduce<T, isSetMask>(operation, dst, src, static_cast<uint64_t>(mask), repeatTime, dstRepStride, srcBlkStride,            \
-                           srcRepStride, order, here);                                                                          \
+    DvReduce<T, isSetMask>(operation, dst, src, mask, repeatTime, dstRepStride, srcBlkStride, srcRepStride, order, here);       \
   }
 DV_WHOLE_EXTREME(WholeReduceMax, DV_WHOLE_MAX)
 DV_WHOLE_EXTREME(WholeReduceMin, DV_WHOLE_MIN)
 #undef DV_WHOLE_EXTREME
-template <typename T, bool isSetMask = true>
-inline void WholeReduceSum(const LocalTensor<T> &dst, const LocalTensor<T> &src, int32_t mask, int32_t repeatTime, int32_t dstRepStride,
+template <typename T, bool isSetMask = true, typename Mask = int32_t>
+inline void WholeReduceSum(const LocalTensor<T> &dst, const LocalTensor<T> &src, Mask mask, int32_t repeatTime, int32_t dstRepStride,
                            int32_t srcBlkStride, int32_t srcRepStride, DV_HERE("WholeReduceSum")) {
-  DvReduce<T, isSetMask>(DV_WHOLE_SUM, dst, src, static_cast<uint64_t>(mask), repeatTime, dstRepStride, srcBlkStride, srcRepStride,
+  DvReduce<T, isSetMask>(DV_WHOLE_SUM, dst, src, mask, repeatTime, dstRepStride, srcBlkStride, srcRepStride,
                          ReduceOrder::ORDER_ONLY_VALUE, here);
 }
 #define DV_BLOCK_REDUCE(name, operation)                                                                                        \
-  template <typename T, bool isSetMask = true>                                                                                  \
-  inline void name(const LocalTensor<T> &dst, const LocalTensor<T> &src, int32_t repeatTime, int32_t mask, int32_t dstRepStride, \
+  template <typename T, bool isSetMask = true, typename Mask = int32_t>                                                         \
+  inline void name(const LocalTensor<T> &dst, const LocalTensor<T> &src, int32_t repeatTime, Mask mask, int32_t dstRepStride,   \
                    int32_t srcBlkStride, int32_t srcRepStride, DV_HERE(#name)) {                                                \
-    DvReduce<T, isSetMask>(operation, dst, src, static_cast<uint64_t>(mask), repeatTime, dstRepStride, srcBlkStride,            \
-                           srcRepStride, ReduceOrder::ORDER_ONLY_VALUE, here);                                                  \
+    DvReduce<T, isSetMask>(operation, dst, src, mask, repeatTime, dstRepStride, srcBlkStride, srcRepStride,                     \
+                           ReduceOrder::ORDER_ONLY_VALUE, here);                                                                \
   }
 DV_BLOCK_REDUCE(BlockReduceMax, DV_BLOCK_MAX)
 DV_BLOCK_REDUCE(BlockReduceMin, DV_BLOCK_MIN)
 DV_BLOCK_REDUCE(BlockReduceSum, DV_BLOCK_SUM)
 DV_BLOCK_REDUCE(PairReduceSum, DV_PAIR_SUM)
 #undef DV_BLOCK_REDUCE
-
-// ------------------------------------------------------------------ compare and select
-
-template <typename T, typename U>
-inline void Compare(const LocalTensor<U> &dst, const LocalTensor<T> &src0, const LocalTensor<T> &src1, CMPMODE mode, uint32_t count,
-                    DV_HERE("Compare")) {
-  dv_vector v = DvInstruction(DV_COMPARE, src0, src0);
-  v.dst = dst.Address();
-  v.src1 = src1.Address();
-  v.compare = static_cast<dv_compare>(mode);
-  DvCountForm(v, count);
-  dv_issue_vector(here, &v);
-}
-template <typename T, typename U>
-inline void CompareScalar(const LocalTensor<U> &dst, const LocalTensor<T> &src0, const T scalar, CMPMODE mode, uint32_t count,
-                          DV_HERE("CompareScalar")) {
-  dv_vector v = DvInstruction(DV_COMPARE_SCALAR, src0, src0);
-  v.dst = dst.Address();
-  DvScalar(v, scalar);
-  v.compare = static_cast<dv_compare>(mode);
-  DvCountForm(v, count);
-  dv_issue_vector(here, &v);
-}
-
-template <typename T, typename U>
-inline dv_vector DvSelect(const LocalTensor<T> &dst, const LocalTensor<U> &selector, const LocalTensor<T> &src0, SELMODE mode) {
-  dv_vector v = DvInstruction(DV_SELECT, dst, src0);
-  v.selector = selector.Address();
-  v.selector_repeats = mode != SELMODE::VSEL_CMPMASK_SPR;
-  return v;
-}
-template <typename T, typename U>
-inline void Select(const LocalTensor<T> &dst, const LocalTensor<U> &selMask, const LocalTensor<T> &src0, const LocalTensor<T> &src1,
-                   SELMODE selMode, uint32_t count, DV_HERE("Select")) {
-  dv_vector v = DvSelect(dst, selMask, src0, selMode);
-  v.src1 = src1.Address();
-  DvCountForm(v, count);
-  dv_issue_vector(here, &v);
-}
-template <typename T, typename U, bool isSetMask = true, typename Mask = uint64_t>
-inline void Select(const LocalTensor<T> &dst, const LocalTensor<U> &selMask, const LocalTensor<T> &src0, const LocalTensor<T> &src1,
-                   SELMODE selMode, Mask mask, uint8_t repeatTime, const BinaryRepeatParams &params, DV_HERE("Select")) {
-  dv_vector v = DvSelect(dst, selMask, src0, selMode);
-  v.src1 = src1.Address();
-  DvMaskForm(v, mask, repeatTime, isSetMask, here);
-  DvStrides(v, params);
-  dv_issue_vector(here, &v);
-}
-template <typename T, typename U>
-inline void Select(const LocalTensor<T> &dst, const LocalTensor<U> &selMask, const LocalTensor<T> &src0, T src1, SELMODE selMode,
-                   uint32_t count, DV_HERE("Select")) {
-  dv_vector v = DvSelect(dst, selMask, src0, selMode);
-  v.op = DV_SELECT_SCALAR;
-  DvScalar(v, src1);
-  DvCountForm(v, count);
-  dv_issue_vector(here, &v);
-}
-template <typename T, typename U, bool isSetMask = true, typename Mask = uint64_t>
-inline void Select(const LocalTensor<T> &dst, const LocalTensor<U> &selMask, const LocalTensor<T> &src0, T src1, SELMODE selMode,
-                   Mask mask, uint8_t repeatTime, const BinaryRepeatParams &params, DV_HERE("Select")) {
-  dv_vector v = DvSelect(dst, selMask, src0, selMode);
-  v.op = DV_SELECT_SCALAR;
-  DvScalar(v, src1);
-  DvMaskForm(v, mask, repeatTime, isSetMask, here);
-  DvStrides(v, params);
-  dv_issue_vector(here, &v);
-}
 
 } // namespace AscendC
 

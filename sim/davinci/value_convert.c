@@ -1,8 +1,8 @@
 /* Conversions between the types of an Ascend core.
  *
- * Floating-point results that overflow become infinities and NaN stays NaN: the Inf/NaN mode, which the runtime's
- * documentation names as the default of Atlas A2. Integers saturate, as Cast is documented. NaN to an integer is not
- * documented: 0 here. */
+ * Floating-point results that overflow become infinities and NaN stays NaN, unless the caller wants results to saturate: which of both a
+ * core does CTRL[48] says (instructions.h). Integers saturate, as Cast is documented. NaN to an integer is not documented: 0
+ * here. */
 #include "davinci/value_parts.h"
 
 #include <math.h>
@@ -43,6 +43,8 @@ CONVERT(widen_f16, float, uint16_t, dv_widen_f16)
 CONVERT(widen_bf16, float, uint16_t, dv_widen_bf16)
 CONVERT(narrow_f16, uint16_t, float, dv_narrow_f16)
 CONVERT(narrow_bf16, uint16_t, float, dv_narrow_bf16)
+CONVERT(saturate_f16, uint16_t, float, dv_saturate_f16)
+CONVERT(saturate_bf16, uint16_t, float, dv_saturate_bf16)
 
 void dv_widen(dv_type type, float *to, const void *from, size_t count) {
   if (type == DV_F16) widen_f16(to, from, count);
@@ -54,6 +56,12 @@ void dv_narrow(dv_type type, void *to, const float *from, size_t count) {
   if (type == DV_F16) narrow_f16(to, from, count);
   else if (type == DV_BF16) narrow_bf16(to, from, count);
   else memcpy(to, from, count * sizeof *from);
+}
+
+void dv_narrow_as(dv_type type, void *to, const float *from, size_t count, int saturates) {
+  if (saturates && type == DV_F16) saturate_f16(to, from, count);
+  else if (saturates && type == DV_BF16) saturate_bf16(to, from, count);
+  else dv_narrow(type, to, from, count);
 }
 
 int64_t dv_load_integer(dv_type type, const void *from) {
@@ -176,7 +184,7 @@ static float round_f32(int64_t value, dv_round round) {
   }
 }
 
-static void cast_one(dv_type type, dv_type to, dv_round round, void *out, const void *in) {
+static void cast_one(dv_type type, dv_type to, dv_round round, void *out, const void *in, int saturates) {
   float f = 0.0f;
   if (dv_is_float(type)) {
     dv_widen(type, &f, in, 1);
@@ -196,21 +204,22 @@ static void cast_one(dv_type type, dv_type to, dv_round round, void *out, const 
     if (type == DV_F32) f = (float)round_whole((double)f, round);
     memcpy(out, &f, sizeof f);
   } else {
+    if (saturates) f = dv_clamp(f, to == DV_F16 ? 65504.0f : 0x1.fep127f);
     const uint16_t h = to == DV_F16 ? round_f16(f, round) : round_bf16(f, round);
     memcpy(out, &h, sizeof h);
   }
 }
 
 /* fp32 to fp32 rounds to whole numbers; NONE is nearest even where something is lost, as documented. */
-void dv_cast(dv_type type, dv_type to, dv_round round, void *out, const void *in, uint32_t count) {
+void dv_cast(dv_type type, dv_type to, dv_round round, void *out, const void *in, uint32_t count, int saturates) {
   const int is_nearest = round == DV_ROUND_NONE || round == DV_RINT;
   if (to == DV_F32 && (type == DV_F16 || type == DV_BF16)) {
     dv_widen(type, out, in, count);
   } else if (type == DV_F32 && (to == DV_F16 || to == DV_BF16) && is_nearest) {
-    dv_narrow(to, out, in, count);
+    dv_narrow_as(to, out, in, count, saturates);
   } else {
     const uint32_t in_bytes = dv_type_bytes(type), out_bytes = dv_type_bytes(to);
     for (uint32_t n = 0; n < count; ++n)
-      cast_one(type, to, round, (unsigned char *)out + n * out_bytes, (const unsigned char *)in + n * in_bytes);
+      cast_one(type, to, round, (unsigned char *)out + n * out_bytes, (const unsigned char *)in + n * in_bytes, saturates);
   }
 }

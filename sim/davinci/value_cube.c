@@ -134,7 +134,8 @@ static void fix_row(const dv_fixpipe *fixpipe, unsigned char *to, const unsigned
       const int is_nan = fixpipe->from_type == DV_F32 && (words[n] & 0x7fffffffu) > 0x7f800000u;
       if (words[n] >> 31 && !is_nan) words[n] = 0;
     }
-  dv_cast(fixpipe->from_type, fixpipe->type, DV_RINT, out, words, fixpipe->type == fixpipe->from_type ? 0 : columns);
+  dv_cast(fixpipe->from_type, fixpipe->type, DV_RINT, out, words, fixpipe->type == fixpipe->from_type ? 0 : columns,
+          fixpipe->saturates);
   const void *result = fixpipe->type == fixpipe->from_type ? (const void *)words : out;
   if (adds) dv_accumulate(fixpipe->type, to, result, columns);
   else memcpy(to, result, columns * dv_type_bytes(fixpipe->type));

@@ -5,8 +5,8 @@ static void fill_elements(unsigned char *to, size_t count, const void *value, si
   for (size_t n = 0; n < count; ++n) memcpy(to + n * bytes, value, bytes);
 }
 
-/* A piece that ends inside a block of UB or L1 is filled up to the block's end with `fill` where that is set;
- * without it the rest stays as it was. */
+/* A piece that ends inside a block of UB or L1 is filled up to the block's end where fill_bytes says so; without it the rest
+ * stays as it was. */
 void dv_value_copy(const dv_copy *copy, void *to, const void *from, int adds) {
   unsigned char *out = to;
   const unsigned char *in = from;
@@ -17,13 +17,14 @@ void dv_value_copy(const dv_copy *copy, void *to, const void *from, int adds) {
       dv_accumulate(copy->type, out, in, copy->bytes / dv_type_bytes(copy->type));
       continue;
     }
+    const void *const fill = copy->fills_with_first ? in : (const void *)&copy->fill;
     memmove(out + left, in, copy->bytes);
     if (!pads) continue;
     const size_t end = left + copy->bytes;
     size_t behind = (size_t)copy->right_pad * copy->fill_bytes;
     behind += (DV_BLOCK - (end + behind) % DV_BLOCK) % DV_BLOCK;
-    fill_elements(out, copy->left_pad, &copy->fill, copy->fill_bytes);
-    fill_elements(out + end, behind / copy->fill_bytes, &copy->fill, copy->fill_bytes);
+    fill_elements(out, copy->left_pad, fill, copy->fill_bytes);
+    fill_elements(out + end, behind / copy->fill_bytes, fill, copy->fill_bytes);
   }
 }
 

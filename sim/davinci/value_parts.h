@@ -44,14 +44,24 @@ static inline uint16_t dv_narrow_bf16(float f) {
   return (uint16_t)((int32_t)(bits & 0x7fffffffu) > 0x7f800000 ? nan : nearest);
 }
 
+/* What rounds to infinity, in whatever direction, becomes the largest number. */
+static inline float dv_clamp(float f, float most) {
+  const float above = f > most ? most : f, within = above < -most ? -most : above;
+  return f == f ? within : 0.0f;
+}
+static inline uint16_t dv_saturate_f16(float f) { return dv_narrow_f16(dv_clamp(f, 65504.0f)); }
+static inline uint16_t dv_saturate_bf16(float f) { return dv_narrow_bf16(dv_clamp(f, 0x1.fep127f)); }
+
 /* Elements of f32, f16 or bf16 to fp32 and back, nearest even; addresses need no alignment. */
 void dv_widen(dv_type type, float *to, const void *from, size_t count);
 void dv_narrow(dv_type type, void *to, const float *from, size_t count);
+/* dv_narrow with results as CTRL[48] = 0 has them where it saturates: no infinities but the largest numbers, no NaN but 0. */
+void dv_narrow_as(dv_type type, void *to, const float *from, size_t count, int saturates);
 /* to[i] += from[i], as an atomic add in GM does. */
 void dv_accumulate(dv_type type, void *to, const void *from, size_t count);
 int64_t dv_load_integer(dv_type type, const void *from);
 void dv_store_integer(dv_type type, void *to, int64_t value); /* the low bits */
-void dv_cast(dv_type type, dv_type to, dv_round round, void *out, const void *in, uint32_t count);
+void dv_cast(dv_type type, dv_type to, dv_round round, void *out, const void *in, uint32_t count, int saturates);
 
 /* The elements of one repeat that take part: lane i is bit i. Where they are the first `used` ones, is_first says
  * so. */

@@ -18,7 +18,7 @@ static reduction kind_of(dv_operation op) {
 }
 
 /* Each two neighbours to one. */
-static void halve(reduction kind, dv_type type, float *values, uint32_t count) {
+static void halve(reduction kind, const dv_vector *v, float *values, uint32_t count) {
   float out[DV_MOST_LANES / 2];
   const uint32_t half = count / 2;
   for (uint32_t n = 0; n < half; ++n) {
@@ -26,10 +26,10 @@ static void halve(reduction kind, dv_type type, float *values, uint32_t count) {
     const float most = ((a >= b) | (a != a)) ? a : b, fewest = ((a <= b) | (a != a)) ? a : b;
     out[n] = kind == SUM ? a + b : kind == MAX ? most : fewest;
   }
-  if (type != DV_F32) {
+  if (v->type != DV_F32 && kind == SUM) {
     unsigned char rounded[DV_MOST_LANES];
-    dv_narrow(type, rounded, out, half);
-    dv_widen(type, values, rounded, half);
+    dv_narrow_as(v->type, rounded, out, half, v->saturates);
+    dv_widen(v->type, values, rounded, half);
   } else {
     memcpy(values, out, half * sizeof *out);
   }
@@ -45,7 +45,7 @@ static uint32_t index_of(const float *values, const dv_lanes *lanes, float found
 static void write_whole(const dv_vector *v, unsigned char *dst, uint32_t repeat, float value, uint32_t index) {
   const uint32_t bytes = dv_type_bytes(v->type);
   unsigned char element[4];
-  dv_narrow(v->type, element, &value, 1);
+  dv_narrow_as(v->type, element, &value, 1, v->saturates);
   if (kind_of(v->op) == SUM || v->order == DV_ONLY_VALUE) {
     memcpy(dst + (size_t)repeat * v->dst_repeat * bytes, element, bytes);
   } else if (v->order == DV_ONLY_INDEX) {
@@ -74,7 +74,7 @@ void dv_reduce(const dv_vector *v, void *dst, uint32_t repeat, const dv_lanes *l
   const uint32_t results = is_whole ? 1 : v->op == DV_PAIR_SUM ? count / 2 : 8, of = count / results;
   float left[DV_MOST_LANES];
   memcpy(left, values, count * sizeof *left);
-  for (uint32_t n = count; n > results; n /= 2) halve(kind, v->type, left, n);
+  for (uint32_t n = count; n > results; n /= 2) halve(kind, v, left, n);
   if (is_whole) {
     const int needs_index = kind != SUM && v->order != DV_ONLY_VALUE;
     write_whole(v, dst, repeat, left[0], needs_index ? index_of(values, lanes, left[0]) : 0);
@@ -82,9 +82,9 @@ void dv_reduce(const dv_vector *v, void *dst, uint32_t repeat, const dv_lanes *l
   }
   unsigned char *to = (unsigned char *)dst + (size_t)repeat * v->dst_repeat * results * bytes;
   if (lanes->is_first && lanes->used == count) {
-    dv_narrow(v->type, to, left, results);
+    dv_narrow_as(v->type, to, left, results, v->saturates);
     return;
   }
   for (uint32_t n = 0; n < results; ++n) /* a block or pair of which nothing takes part is not written */
-    if (any_takes_part(lanes, n * of, of)) dv_narrow(v->type, to + n * bytes, left + n, 1);
+    if (any_takes_part(lanes, n * of, of)) dv_narrow_as(v->type, to + n * bytes, left + n, 1, v->saturates);
 }

@@ -13,7 +13,7 @@ void dv_value_total_sum(const dv_vector *v, void *dst, const void *src) {
     dv_value_vector(&repeat, element, (const unsigned char *)src + (size_t)at * bytes, NULL, NULL);
     dv_widen(v->type, &sum, element, 1);
     total = at ? total + sum : sum;
-    dv_narrow(v->type, element, &total, 1);
+    dv_narrow_as(v->type, element, &total, 1, v->saturates);
     dv_widen(v->type, &total, element, 1);
   }
   memcpy(dst, element, bytes);

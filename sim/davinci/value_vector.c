@@ -197,7 +197,7 @@ static void arithmetic(const dv_vector *v, operands *with, const dv_lanes *lanes
   if (v->to == DV_F32) {
     scatter(with->dst, out, to_bytes, v->dst_block, lanes);
   } else {
-    dv_narrow(v->to, old, out, steps * LANES);
+    dv_narrow_as(v->to, old, out, steps * LANES, v->saturates);
     scatter(with->dst, old, to_bytes, v->dst_block, lanes);
   }
 }
@@ -234,7 +234,7 @@ static void select_lanes(const dv_vector *v, operands *with, const unsigned char
   const uint32_t bytes = dv_type_bytes(v->type);
   if (v->selector_repeats) selector += (size_t)repeat * lanes->lanes / 8;
   for (uint32_t n = 0; n < lanes->used; ++n)
-    if (!(selector[n / 8] >> n % 8 & 1u)) memcpy(with->a + n * bytes, with->b + n * bytes, bytes);
+    if (!((uint32_t)selector[n / 8] >> n % 8 & 1u)) memcpy(with->a + n * bytes, with->b + n * bytes, bytes);
   scatter(with->dst, with->a, bytes, v->dst_block, lanes);
 }
 
@@ -291,7 +291,7 @@ static void run_repeat(const dv_vector *v, void *dst, operands *with, const void
     case DV_PROGRESSION: progression(v, with, repeat, lanes); break;
     case DV_COPY: scatter(with->dst, with->a, bytes, v->dst_block, lanes); break;
     case DV_CAST:
-      dv_cast(v->type, v->to, v->round, out, with->a, lanes->lanes);
+      dv_cast(v->type, v->to, v->round, out, with->a, lanes->lanes, v->saturates);
       scatter(with->dst, out, dv_type_bytes(v->to), v->dst_block, lanes);
       break;
     default:
@@ -300,7 +300,6 @@ static void run_repeat(const dv_vector *v, void *dst, operands *with, const void
   }
 }
 
-/* With `counts`, Copy is the exception: count elements of each of its repeats (as documented). */
 void dv_value_vector(const dv_vector *v, void *dst, const void *src0, const void *src1, const void *selector) {
   if (v->op == DV_BRCB) {
     broadcast(v, dst, src0);
@@ -312,14 +311,13 @@ void dv_value_vector(const dv_vector *v, void *dst, const void *src0, const void
   const int has_one_type = v->op >= DV_WHOLE_MAX || v->op == DV_COPY; /* `to` says nothing of these */
   const uint32_t to_bytes = has_one_type ? bytes : dv_type_bytes(v->to);
   const uint32_t lanes = 256 / (bytes > to_bytes ? bytes : to_bytes);
-  const int spans = v->counts && v->op != DV_COPY; /* the count goes over all repeats */
-  const uint32_t repeats = spans ? (v->count + lanes - 1) / lanes : v->repeats;
+  const uint32_t repeats = v->counts ? (v->count + lanes - 1) / lanes : v->repeats;
   operands with = {.dst = dst};
   if (has_scalar(v->op) || v->op == DV_DUPLICATE) spread_scalar(v, with.b, lanes);
   dv_lanes chosen = v->counts ? first_lanes(lanes, v->count) : masked_lanes(lanes, v->mask);
   if (is_compare && !v->counts) chosen = first_lanes(lanes, lanes);
   for (uint32_t n = 0; n < repeats; ++n) {
-    if (spans && n + 1 == repeats) chosen = first_lanes(lanes, v->count - n * lanes);
+    if (v->counts && n + 1 == repeats) chosen = first_lanes(lanes, v->count - n * lanes);
     with.dst = (unsigned char *)dst + (size_t)n * v->dst_repeat * DV_BLOCK;
     const unsigned char *const a = src0, *const b = src1;
     if (!is_written_only) gather(with.a, a + (size_t)n * v->src0_repeat * DV_BLOCK, bytes, v->src0_block, &chosen);

@@ -20,7 +20,7 @@ static void WhoIsWho(void **) {
         ++me.ran;
         me.sub_block = GetSubBlockIdx();
         me.blocks = GetBlockNum();
-        me.ratio = GetTaskRation();
+        me.ratio = GetTaskRatio();
       },
       3);
   for (int i = 0; i < 4; ++i) assert_int_equal(aic[i].ran, i < 3);

@@ -124,11 +124,16 @@ static void on_hazard(void *user, const dv_hazard *hazard) {
   if (run->has_failed) return;
   run->has_failed = 1;
   report->hazard = kinds[hazard->kind];
-  const dv_site nobody = {"nobody", "-", 0};
-  const dv_site *first = hazard->first ? hazard->first : &nobody, *second = hazard->second ? hazard->second : &nobody;
-  snprintf(report->line, sizeof report->line, "%s: %s at %s:%d does not wait for %s at %s:%d; bytes %zu to %zu of %s",
-           kinds[hazard->kind], second->instruction, base_name(second->file), second->line, first->instruction,
-           base_name(first->file), first->line, hazard->begin, hazard->begin + hazard->bytes, hazard->space);
+  const dv_site *first = hazard->first, *found = hazard->second ? hazard->second : first;
+  char other[128] = "", what[128];
+  if (first && hazard->second)
+    snprintf(other, sizeof other, " does not wait for %s at %s:%d", first->instruction, base_name(first->file), first->line);
+  if (hazard->kind >= DV_FLAG_LIMIT)
+    snprintf(what, sizeof what, "%s, %zu sets", hazard->space, hazard->bytes);
+  else
+    snprintf(what, sizeof what, "bytes %zu to %zu of %s", hazard->begin, hazard->begin + hazard->bytes, hazard->space);
+  snprintf(report->line, sizeof report->line, "%s: %s at %s:%d%s; %s", kinds[hazard->kind], found->instruction, base_name(found->file),
+           found->line, other, what);
 }
 
 /* ------------------------------------------------------------------ statements */
@@ -147,9 +152,22 @@ static int ends_with(const char *text, const char *end) {
 
 static int is_skipped(const dv_launch *launch, dv_here here) {
   for (int n = 0; n < launch->skips_count; ++n)
-    if (launch->skips[n].line == here.line && strcmp(launch->skips[n].instruction, here.instruction) == 0 &&
+    if (launch->skips[n].instruction && launch->skips[n].line == here.line && strcmp(launch->skips[n].instruction, here.instruction) == 0 &&
         ends_with(here.file, launch->skips[n].file))
       return 1;
+  return 0;
+}
+
+int dv_skips_flag(int from, int to, int id) {
+  const dv_run_state *run = dv_current->run;
+  if (from < 0)
+    run->chip->used_cross_flag[id] = 1;
+  else
+    run->chip->used_flag[from][to][id] = 1;
+  for (int n = 0; n < run->launch->skips_count; ++n) {
+    const dv_skip *skip = &run->launch->skips[n];
+    if (!skip->instruction && skip->from == from && skip->id == id && (from < 0 || skip->to == to)) return 1;
+  }
   return 0;
 }
 
@@ -323,7 +341,7 @@ static void add_up(dv_run_state *run) {
       }
     }
   const dv_figures *f = &run->chip->figures;
-  report->cycles += f->launch_us * f->clock_ghz * 1e3;
+  report->cycles += (run->launch->is_queued ? f->queued_launch_us : f->launch_us) * f->clock_ghz * 1e3;
   report->us = report->cycles / (f->clock_ghz * 1e3);
 }
 
@@ -366,6 +384,8 @@ static int open_run(dv_run_state *run) {
   chip->l2 = dv_bus_open(chip->figures.l2_rate, 32.0);
   chip->hbm = dv_bus_open(chip->figures.hbm_rate, 32.0);
   chip->synchronisations_count = 0;
+  memset(chip->used_flag, 0, sizeof chip->used_flag);
+  memset(chip->used_cross_flag, 0, sizeof chip->used_cross_flag);
   for (int n = 0; n < DV_PLACES; ++n)
     for (dv_place *place = chip->places[n]; place; place = place->next) place->count = 0;
   run->report->line[0] = '\0';
