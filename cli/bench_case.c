@@ -35,6 +35,7 @@ fa_attention_problem fa_bench_problem(const fa_bench_case *c, const char *kernel
   p.window_right = c->window_right;
   p.page_size = c->page_size;
   if (c->page_size) p.num_pages = c->batch * pages_of(c);
+  p.kv_splits = c->kv_splits;
   p.kernel = kernel;
   return p;
 }

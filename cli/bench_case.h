@@ -13,6 +13,7 @@ typedef struct fa_bench_case {
   int64_t page_size;  /* 0: not paged */
   bool bhsd;          /* memory order of all tensors: (b, h, s, d) instead of (b, s, h, d) */
   const char *kernel; /* NULL: the fastest */
+  int32_t kv_splits;  /* 0: the kernel chooses */
 } fa_bench_case;
 
 /* "1,32,8,4096,4096,128" with a seventh number where the head sizes differ. */

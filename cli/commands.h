@@ -7,5 +7,6 @@ int fa_run_command(int argc, const char **argv);
 int fa_check_command(int argc, const char **argv);
 int fa_bench_command(int argc, const char **argv);
 int fa_report_command(int argc, const char **argv);
+int fa_sim_command(int argc, const char **argv);
 
 #endif

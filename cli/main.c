@@ -19,6 +19,14 @@ static int left_out(int argc, const char **argv) {
 #define fa_perplexity_command left_out
 #endif
 
+#if !FA_WITH_ASCEND
+static int without_ascend(int argc, const char **argv) {
+  (void)argc;
+  return fa_failure("%s is not in this build: it was built with FA_WITH_ASCEND=OFF", argv[0]);
+}
+#define fa_sim_command without_ascend
+#endif
+
 static const struct {
   const char *name;
   const char *summary;
@@ -29,6 +37,7 @@ static const struct {
     {"check", "every kernel against the reference, on random shapes", fa_check_command},
     {"bench", "time prefill or decode, beside standard attention", fa_bench_command},
     {"report", "checks, times and describes this machine in one file to send", fa_report_command},
+    {"sim", "the kernels for Ascend NPUs on an emulated one: results, hazards, model times", fa_sim_command},
     {"generate", "let a language model (GGUF) continue a text", fa_generate_command},
     {"perplexity", "how well a language model (GGUF) predicts a text", fa_perplexity_command},
 };
@@ -46,7 +55,7 @@ static void print_help(void) {
 int main(int argc, const char **argv) {
   if (argc < 2) {
     return fa_usage_error(
-        "a subcommand is missing: info, run, check, bench, report, generate or perplexity; "
+        "a subcommand is missing: info, run, check, bench, report, sim, generate or perplexity; "
         "`fastattn --help` explains them");
   }
   const char *const name = argv[1];

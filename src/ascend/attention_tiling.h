@@ -66,7 +66,7 @@ typedef struct fa_ascend_attention_ub {
   int32_t dim;       /* head_dim_v rounded up to 64: elements of a row of o */
   int32_t half_rows; /* of an AIV: half of level1_rows, rounded up to 8 */
   int32_t scores, scores_bytes, scores_buffers; /* fp32 [level2_rows][wide]: two, or three where they fit */
-  int32_t weights, weights_bytes;               /* two [level2_rows][wide] of the input type */
+  int32_t weights, weights_bytes, weights_buffers; /* [level2_rows][wide] of the input type: one, or two where they fit */
   int32_t acc;                                  /* o so far, fp32 [half_rows][dim] */
   int32_t part, part_rows;                      /* two fp32 [part_rows][dim]: a tile's share of o on its way to acc */
   int32_t masks, mask_slots;                    /* a buffer of scores: [mask_slots][level2_rows][64] bytes */
@@ -80,7 +80,7 @@ typedef struct fa_ascend_attention_ub {
 } fa_ascend_attention_ub;
 
 static inline FA_ASCEND_DEVICE fa_ascend_attention_ub fa_ascend_attention_ub_lay(const fa_ascend_attention *t, int32_t buffers,
-                                                                                int32_t part_rows) {
+                                                                                int32_t weights, int32_t part_rows) {
   fa_ascend_attention_ub ub;
   const int32_t edges = t->packs_group ? 0 : (t->window_left >= 0) + (t->window_right >= 0), row = FA_ASCEND_LANES * 4;
   int32_t end = 0;
@@ -95,7 +95,8 @@ static inline FA_ASCEND_DEVICE fa_ascend_attention_ub fa_ascend_attention_ub_lay
   ub.weights = end;
   ub.weights_bytes = t->level2_rows * ub.wide * 2;
   if (ub.weights_bytes < 8 * ub.dim * 2) ub.weights_bytes = 8 * ub.dim * 2; /* o leaves through it, 8 rows at least */
-  end += 2 * ub.weights_bytes;
+  ub.weights_buffers = weights;
+  end += weights * ub.weights_bytes;
   end = fa_ascend_up(end, 512);
   ub.acc = end;
   end += ub.half_rows * ub.dim * 4;
@@ -122,15 +123,16 @@ static inline FA_ASCEND_DEVICE fa_ascend_attention_ub fa_ascend_attention_ub_lay
   return ub;
 }
 
-/* The third buffer of scores lets a piece be loaded while Vector works on two; parts of o are as large as there is room. */
+/* The third buffer of scores lets a piece be loaded while Vector works on two. One of weights will do, they leave it within a
+ * piece's time. Parts of o are as large as there is room. */
 static inline FA_ASCEND_DEVICE fa_ascend_attention_ub fa_ascend_attention_ub_of(const fa_ascend_attention *t) {
-  fa_ascend_attention_ub ub = fa_ascend_attention_ub_lay(t, 2, 8);
   for (int32_t buffers = 3; buffers >= 2; --buffers)
-    for (int32_t rows = t->level2_rows; rows >= 8; rows -= 8) {
-      const fa_ascend_attention_ub tried = fa_ascend_attention_ub_lay(t, buffers, rows);
-      if (rows * tried.dim <= 255 * FA_ASCEND_LANES && tried.bytes <= FA_ASCEND_UB_BYTES) return tried;
-    }
-  return ub;
+    for (int32_t rows = t->level2_rows; rows >= 8; rows -= 8)
+      for (int32_t weights = 2; weights >= 1; --weights) {
+        const fa_ascend_attention_ub ub = fa_ascend_attention_ub_lay(t, buffers, weights, rows);
+        if (rows * ub.dim <= 255 * FA_ASCEND_LANES && ub.bytes <= FA_ASCEND_UB_BYTES) return ub;
+      }
+  return fa_ascend_attention_ub_lay(t, 2, 1, 8);
 }
 
 /* More than FA_ASCEND_UB_BYTES: the tiling does not fit. */

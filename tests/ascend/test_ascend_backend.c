@@ -168,6 +168,28 @@ static void both_tilings_are_right(void **state) {
     }
 }
 
+/* Several launches behind one another; one query of a group of heads, too. */
+static void unfused_baselines_are_right(void **state) {
+  static const char *const families[] = {"standard", "eager"};
+  const int64_t row_kv = HEADS_KV * DIM;
+  arrays a;
+  for (int n = 0; n < 2; n++)
+    for (int64_t queries = 1; queries <= QUERIES; queries += QUERIES - 1) {
+      open_arrays(&a, *state, queries);
+      a.args.k.stride_batch = a.args.v.stride_batch = KEYS * row_kv;
+      fa_attention_problem p = problem_of(queries);
+      p.page_size = p.num_pages = p.has_seqlens_kv = 0;
+      p.kernel = families[n];
+      is_right(&a, &p);
+      p.causal = 1;
+      is_right(&a, &p);
+      p.window_left = 20;
+      p.has_lse = 0;
+      is_right(&a, &p);
+      close_arrays(&a);
+    }
+}
+
 /* One plan, then other lengths and pages. */
 static void plans_hold_maxima(void **state) {
   arrays a;
@@ -482,7 +504,8 @@ static int teardown(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_chips),          cmocka_unit_test(an_npu_that_is_not_there),
-      cmocka_unit_test(both_tilings_are_right), cmocka_unit_test(plans_hold_maxima),
+      cmocka_unit_test(both_tilings_are_right), cmocka_unit_test(unfused_baselines_are_right),
+      cmocka_unit_test(plans_hold_maxima),
       cmocka_unit_test(threads_take_turns), cmocka_unit_test(large_buffers),
       cmocka_unit_test(runs_take_emulated_time), cmocka_unit_test(one_mask_a_context),
       cmocka_unit_test(merging),            cmocka_unit_test(foreign_memory),

@@ -75,8 +75,9 @@ def test_info_json(fastattn, where):
     info = json.loads(done.stdout)
     assert set(info) == {"version", "commit", "devices", "missing", "kernels", "choices"}
     assert info["devices"][0]["name"] == "cpu" and info["devices"][0]["units"] >= 1
-    names = [k["name"] for k in info["kernels"]]
-    assert len(names) == len(set(names)) and {"prefill_c", "decode_c"} <= set(names)
+    names = {k["name"] for k in info["kernels"]}
+    assert len({(k["device"], k["name"]) for k in info["kernels"]}) == len(info["kernels"])
+    assert {"prefill_c", "decode_c"} <= names
     features = set().union(*(k["features"] for k in info["kernels"]))
     for kernel in info["kernels"]:
         assert kernel["operation"] in ("prefill", "decode", "any")

@@ -9,18 +9,24 @@ static int64_t ceil_to(int64_t n, int64_t step) { return (n + step - 1) / step *
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Base blocks and chunks of a tile; 0 if L1 does not hold it. */
+/* A side in equal parts of at most `most_part`, multiples of 16; 0 if there are none. */
+static int64_t part_of(int64_t side, int64_t most_part) {
+  const int64_t parts = ceil_to(side, most_part) / most_part;
+  return side % (16 * parts) == 0 ? side / parts : 0;
+}
+
+/* Base blocks and chunks of a tile; 0 if there are none that fit. */
 static int set_tile(fa_ascend_matmul *t, int64_t tile_m, int64_t tile_n) {
   const int64_t depth = ceil_to(most(t->k, 1), 16), rows = ceil_to(most(t->m, 1), 16), columns = ceil_to(most(t->n, 1), 16);
   const int is_flat = depth <= MOST_FLAT_DEPTH;
-  int64_t base_m = is_flat && depth > 128 ? 128 : is_flat ? 64 : 128, base_n = is_flat && depth <= 128 ? 256 : 128;
-  if (!is_flat && columns <= 64) base_m = 256, base_n = 64;
-  base_m = least(least(base_m, rows), tile_m);
-  base_n = least(least(base_n, columns), tile_n);
+  /* Flat: wide blocks, as L0C's rows go out at 4.45 cycles each. Deep: as square as can be. */
+  int64_t most_m = is_flat && depth <= 128 ? 64 : 128, most_n = is_flat && depth <= 128 ? 256 : 128;
+  if (!is_flat && columns <= 64) most_m = 256, most_n = 64;
+  tile_m = least(tile_m, rows);
+  tile_n = least(tile_n, columns);
+  const int64_t base_m = part_of(tile_m, most_m), base_n = part_of(tile_n, most_n);
+  if (base_m == 0 || base_n == 0 || (!is_flat && (tile_n > base_n || tile_m > 2 * base_m))) return 0;
   const int64_t base_k = most(base_m, base_n) > 128 ? 64 : 128;
-  tile_m = least(tile_m, ceil_to(rows, base_m));
-  tile_n = is_flat ? least(tile_n, ceil_to(columns, base_n)) : base_n;
-  if (!is_flat && tile_m > 2 * base_m) return 0;
   int64_t chunk_a = ceil_to(depth, base_k), chunk_b = chunk_a;
   if (!is_flat) {
     /* A move's start costs the same however long it is: a part of L1 to each operand, the smaller one's chunks longer. */
@@ -53,14 +59,14 @@ static double cost_of(const fa_ascend_matmul *t, int cores) {
 }
 
 void fa_ascend_matmul_tiles(fa_ascend_matmul *t, int cores) {
-  static const int sides[] = {16, 32, 64, 128, 256, 512};
+  static const int sides[] = {16, 32, 48, 64, 96, 128, 192, 256, 384, 512};
   enum { SIDES = sizeof sides / sizeof sides[0] };
   /* A band runs through tiles and makes them unequal; small ones even out. */
   const int most_side = t->band == FA_ASCEND_BAND_COLUMNS ? 256 : 512;
   fa_ascend_matmul best = *t;
   double least_cost = -1.0;
   for (int m = 0; m < SIDES && sides[m] <= most_side; ++m)
-    for (int n = 2; n < SIDES && sides[n] <= most_side; ++n) {
+    for (int n = 3; n < SIDES && sides[n] <= most_side; ++n) {
       if (!set_tile(t, sides[m], sides[n])) continue;
       const double cost = cost_of(t, cores);
       if (least_cost < 0.0 || cost < least_cost) least_cost = cost, best = *t;

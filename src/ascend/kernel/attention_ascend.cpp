@@ -63,8 +63,10 @@ extern "C" __global__ __aicore__ void fa_attention_ascend(GM_ADDR q, GM_ADDR k, 
   fa_ascend_attention t;
   AttentionCopy(t, *(__gm__ fa_ascend_attention *)tiling);
   const AttentionArguments arguments = {q, k, v, o, lse, cu_seqlens_q, cu_seqlens_kv, seqlens_kv, page_table, mask, workspace};
+  SetCtrlSpr<48, 48>(1); // infinities and NaN stay what they are in f16 and bf16
   if (t.is_bf16)
     AttentionOf<bfloat16_t>(&t, arguments);
   else
     AttentionOf<half>(&t, arguments);
+  SetCtrlSpr<48, 48>(0);
 }

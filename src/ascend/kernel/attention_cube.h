@@ -7,7 +7,7 @@
 // are padded to fractals. A row alone would be read as a vector (GEMV): it goes in twice and comes out once.
 //
 // Memories: L1 two or three buffers each of Q, K, V, P (448 KB at most); L0A, L0B 2 x 32 KB; L0C 2 x 64 KB. K runs `buffers` blocks
-// ahead, into the next tile; V's first blocks are loaded before the wait for P. Flags by event: K 0-2, V with P 3-5 (L1); L0A 0-1,
+// ahead; V's first blocks are loaded before Q K^T of another tile, the next tile's first keys once P's first blocks are on their way. Flags by event: K 0-2, V with P 3-5 (L1); L0A 0-1,
 // L0B 2-3; L0C 0-1. Q needs none: its buffer is taken when K's is, by which time every item but the last buffers - 1 is done with.
 // Bound: Fixpipe of S (4.45 cycles a row of 128 keys: 570 a block) beside Mmad (512), then Mmad of P V (512 a block).
 #ifndef FA_ASCEND_ATTENTION_CUBE_H
@@ -19,6 +19,7 @@ constexpr int32_t kChunk = 128;       // of D or D_v in one product
 constexpr int32_t kHalfOfL0 = 16384;  // elements of half of L0A or L0B, fp32 of half of L0C
 constexpr int32_t kFractal = 256;     // elements
 constexpr int32_t kTilesKept = 16;    // more than preload + 2
+constexpr int32_t kPagesKept = 256;   // even
 constexpr int32_t kValueFlags = 3;    // V's flags follow K's
 constexpr int32_t kRightFlags = 2;    // L0B's follow L0A's
 
@@ -32,6 +33,9 @@ class AttentionCube {
     q_ = (__gm__ T *)arguments.q;
     k_ = (__gm__ T *)arguments.k;
     v_ = (__gm__ T *)arguments.v;
+    page_table_ = arguments.page_table;
+    pages_are_pairs_ = (uint64_t)page_table_ % 8 == 0;
+    for (int32_t n = 0; n < kPagesKept; ++n) kept_entries_[n] = -1;
     const int64_t slots = GetBlockIdx() * t_->ring, scores = static_cast<int64_t>(t_->level1_rows) * t_->level1_keys;
     pitch_o_ = AttentionFractals(t_->head_dim_v) * 16;
     s_ring_ = (__gm__ float *)(arguments.workspace + t_->s_ring) + slots * scores;
@@ -92,14 +96,22 @@ class AttentionCube {
     for (int32_t i = 0; is_next; ++i) {
       const AttentionTile &tile = tiles_[i % kTilesKept];
       is_next = work_.NextTile(tiles_[(i + 1) % kTilesKept]);
-      if (i == 0) FetchAhead(i, 0, is_next);
+      if (i == 0) FetchKeysAhead(tile, 0);
       if (i >= t_->preload) FetchFirstValues(tiles_[(i - t_->preload) % kTilesKept]);
-      Scores(tile, i, is_next);
-      if (i >= t_->preload) Rows(tiles_[(i - t_->preload) % kTilesKept], i - t_->preload);
+      Scores(tile, i);
+      if (i >= t_->preload) {
+        const AttentionTile &behind = tiles_[(i - t_->preload) % kTilesKept];
+        FetchFirstWeights(behind, i - t_->preload);
+        if (is_next) FetchKeysAhead(tiles_[(i + 1) % kTilesKept], 0);
+        Rows(behind, i - t_->preload);
+      } else if (is_next) {
+        FetchKeysAhead(tiles_[(i + 1) % kTilesKept], 0);
+      }
       tiles_done_ = i + 1;
     }
     for (int32_t i = AttentionClamp(tiles_done_ - t_->preload, 0, tiles_done_); i < tiles_done_; ++i) {
       FetchFirstValues(tiles_[i % kTilesKept]);
+      FetchFirstWeights(tiles_[i % kTilesKept], i);
       Rows(tiles_[i % kTilesKept], i);
     }
   }
@@ -139,14 +151,34 @@ class AttentionCube {
     }
   }
 
+  // The scalar unit reads GM slowly: pages are kept from K's turn to V's, and read two at a time where they lie so.
+  __aicore__ inline int32_t Page(const AttentionItem &item, int32_t token) {
+    if (t_->page_size == 0) return 0;
+    const int64_t entry = work_.PageEntry(item, token), last = item.batch * t_->page_table_stride + (item.end - 1) / t_->page_size;
+    const int32_t slot = static_cast<int32_t>(entry % kPagesKept);
+    if (kept_entries_[slot] != entry) {
+      kept_entries_[slot] = entry;
+      if (entry % 2 == 0 && entry < last && pages_are_pairs_) {
+        GlobalTensor<int64_t> pairs;
+        pairs.SetGlobalBuffer((__gm__ int64_t *)page_table_);
+        const uint64_t two = static_cast<uint64_t>(pairs.GetValue(static_cast<uint64_t>(entry / 2)));
+        kept_pages_[slot] = static_cast<int32_t>(two);
+        kept_entries_[slot + 1] = entry + 1;
+        kept_pages_[slot + 1] = static_cast<int32_t>(two >> 32);
+      } else {
+        kept_pages_[slot] = work_.Page(item, token);
+      }
+    }
+    return kept_pages_[slot];
+  }
+
   // Keys or values of a block, page by page.
   __aicore__ inline void MoveTokens(const LocalTensor<T> &to, __gm__ T *from, const fa_ascend_strides &s, const AttentionTile &tile,
                                     int32_t block, int32_t columns) {
     const int32_t keys = KeysOfBlock(tile, block), first = tile.key + block * t_->cube_keys, high = AttentionFractals(keys) * 16;
     for (int32_t row = 0; row < keys;) {
-      int32_t run;
-      const int64_t at = work_.TokenOffset(s, tile.item, first + row, run);
-      if (run > keys - row) run = keys - row;
+      const int32_t whole_run = work_.Run(tile.item, first + row), run = whole_run < keys - row ? whole_run : keys - row;
+      const int64_t at = work_.TokenOffset(s, tile.item, first + row, Page(tile.item, first + row));
       Move(to[static_cast<uint32_t>(row * 16)], from + at, run, columns, s.seq, high);
       row += run;
     }
@@ -166,18 +198,10 @@ class AttentionCube {
     SetFlag<HardEvent::MTE2_MTE1>(buffer);
   }
 
-  // As many blocks of keys as there are buffers, from behind block `used` of tile i on, of this tile or the next.
-  __aicore__ inline void FetchAhead(int32_t i, int32_t used, bool is_next) {
-    const AttentionTile &tile = tiles_[i % kTilesKept], &next = tiles_[(i + 1) % kTilesKept];
-    const int32_t blocks = Blocks(tile), all = blocks + (is_next ? Blocks(next) : 0);
-    for (; keys_fetched_ - keys_used_ < buffers_; ) {
-      const int32_t block = used + keys_fetched_ - keys_used_;
-      if (block >= all) return;
-      if (block < blocks)
-        FetchKeys(tile, block);
-      else
-        FetchKeys(next, block - blocks);
-    }
+  // As many blocks of the tile's keys as there are buffers, of whose blocks `used` are done with.
+  __aicore__ inline void FetchKeysAhead(const AttentionTile &tile, int32_t used) {
+    while (keys_fetched_ - keys_used_ < buffers_ && used + keys_fetched_ - keys_used_ < Blocks(tile))
+      FetchKeys(tile, used + keys_fetched_ - keys_used_);
   }
 
   __aicore__ inline void FetchValues(const AttentionTile &tile, int32_t block) {
@@ -231,7 +255,7 @@ class AttentionCube {
     params.n = static_cast<uint16_t>(n);
     params.k = static_cast<uint16_t>(k);
     params.cmatrixInitVal = begins;
-    if (!begins && AttentionFractals(m) * AttentionFractals(n) < 10) PipeBarrier<PIPE_M>(); // large ones wait by themselves
+    if (!begins && (m / 16) * (n / 16) < 10) PipeBarrier<PIPE_M>(); // large ones wait by themselves
     Mmad(c, a, b, params);
   }
 
@@ -247,8 +271,15 @@ class AttentionCube {
     Fixpipe<float, float, CFG_ROW_MAJOR>(target, c, params);
   }
 
+  // P of tile i's first blocks, once it is there.
+  __aicore__ inline void FetchFirstWeights(const AttentionTile &tile, int32_t i) {
+    CrossCoreWaitFlag<2, PIPE_MTE2>(kWeightsReady);
+    for (int32_t block = 0; block < Blocks(tile) && block < buffers_; ++block)
+      FetchWeights(tile, i, block, (values_used_ + block) % buffers_);
+  }
+
   // S of tile i, a block of keys at a time.
-  __aicore__ inline void Scores(const AttentionTile &tile, int32_t i, bool is_next) {
+  __aicore__ inline void Scores(const AttentionTile &tile, int32_t i) {
     const int32_t dim = t_->head_dim_qk, chunks = (dim + kChunk - 1) / kChunk, rows = RowsOf(tile), blocks = Blocks(tile);
     if (tile.is_first) ++items_used_;
     const LocalTensor<T> &q = l1q_[(items_used_ - 1) % buffers_];
@@ -278,7 +309,7 @@ class AttentionCube {
         }
       }
       ++keys_used_;
-      FetchAhead(i, block + 1, is_next);
+      FetchKeysAhead(tile, block + 1);
       SetFlag<HardEvent::M_FIX>(sum);
       WaitFlag<HardEvent::M_FIX>(sum);
       Store(to + block * t_->cube_keys, l0c_[sum], rows, keys, AttentionFractals(rows) * 16, t_->level1_keys);
@@ -292,9 +323,7 @@ class AttentionCube {
   __aicore__ inline void Rows(const AttentionTile &tile, int32_t i) {
     const int32_t dim = t_->head_dim_v, chunks = (dim + kChunk - 1) / kChunk, rows = RowsOf(tile), blocks = Blocks(tile);
     const int32_t high = AttentionFractals(rows) * 16;
-    CrossCoreWaitFlag<2, PIPE_MTE2>(kWeightsReady);
-    for (int32_t block = 0; block < blocks && block < buffers_; ++block)
-      FetchWeights(tile, i, block, (values_used_ + block) % buffers_);
+    __gm__ float *to = o_ring_ + static_cast<int64_t>(i % t_->ring) * t_->level1_rows * pitch_o_;
     for (int32_t block = 0; block < blocks; ++block) {
       const int32_t buffer = values_used_ % buffers_, keys = KeysOfBlock(tile, block);
       WaitFlag<HardEvent::MTE2_MTE1>(kValueFlags + buffer);
@@ -314,6 +343,11 @@ class AttentionCube {
         Multiply(l0c_[sum], l0a_[left_], l0b_[right], rows, columns, keys, block == 0);
         SetFlag<HardEvent::M_MTE1>(kRightFlags + right);
         right_ = 1 - right_;
+        if (block < blocks - 1) continue;
+        SetFlag<HardEvent::M_FIX>(sum);
+        WaitFlag<HardEvent::M_FIX>(sum);
+        Store(to + first, l0c_[sum], tile.item.rows, columns, high, pitch_o_);
+        SetFlag<HardEvent::FIX_M>(sum);
       }
       SetFlag<HardEvent::M_MTE1>(left_);
       left_ = 1 - left_;
@@ -323,14 +357,6 @@ class AttentionCube {
         FetchWeights(tile, i, block + buffers_, buffer);
       }
     }
-    __gm__ float *to = o_ring_ + static_cast<int64_t>(i % t_->ring) * t_->level1_rows * pitch_o_;
-    for (int32_t chunk = 0; chunk < chunks; ++chunk) {
-      const int32_t sum = chunk == 0 ? sum_ : 1 - sum_, first = chunk * kChunk;
-      SetFlag<HardEvent::M_FIX>(sum);
-      WaitFlag<HardEvent::M_FIX>(sum);
-      Store(to + first, l0c_[sum], tile.item.rows, dim - first < kChunk ? dim - first : kChunk, high, pitch_o_);
-      SetFlag<HardEvent::FIX_M>(sum);
-    }
     if (chunks == 1) sum_ = 1 - sum_;
     CrossCoreSetFlag<2, PIPE_FIX>(kRowsReady);
   }
@@ -338,6 +364,10 @@ class AttentionCube {
   const fa_ascend_attention *t_;
   AttentionWork work_;
   AttentionTile tiles_[kTilesKept];
+  int64_t kept_entries_[kPagesKept];
+  int32_t kept_pages_[kPagesKept];
+  bool pages_are_pairs_;
+  GM_ADDR page_table_;
   __gm__ T *q_, *k_, *v_, *p_ring_;
   __gm__ float *s_ring_, *o_ring_;
   LocalTensor<T> l1q_[3], l1k_[3], l1v_[3], l1p_[3], l0a_[2], l0b_[2];

@@ -124,9 +124,8 @@ class AttentionExact {
   __aicore__ inline void LoadTokens(const LocalTensor<T> &to, __gm__ T *from, const fa_ascend_strides &s, const AttentionItem &item,
                                     int32_t key, int32_t keys, int32_t columns, int32_t pitch) {
     for (int32_t n = 0; n < keys;) {
-      int32_t run;
-      const int64_t at = work_->TokenOffset(s, item, key + n, run);
-      if (run > keys - n) run = keys - n;
+      const int32_t whole_run = work_->Run(item, key + n), run = whole_run < keys - n ? whole_run : keys - n;
+      const int64_t at = work_->TokenOffset(s, item, key + n, work_->Page(item, key + n));
       AttentionLoadRows(to[static_cast<uint32_t>(n * pitch)], from + at, run, columns, s.seq, pitch);
       n += run;
     }

@@ -224,7 +224,8 @@ class AttentionOutput {
     }
     const int32_t at_once = ub_->lay.weights_bytes / 2 / dim;
     for (int32_t row = 0; row < rows_; row += at_once) {
-      const int32_t n = ub_->weights_taken++ % 2, rows = rows_ - row < at_once ? rows_ - row : at_once;
+      const int32_t n = ub_->NextWeights(), rows = rows_ - row < at_once ? rows_ - row : at_once;
+      ++ub_->weights_taken;
       WaitFlag<HardEvent::MTE3_V>(kWeightsFlag + n);
       Cast(ub_->weights[n], ub_->acc[static_cast<uint32_t>(row * dim)], RoundMode::CAST_RINT, static_cast<uint32_t>(rows * dim));
       SetFlag<HardEvent::V_MTE3>(kWeightsFlag + n);

@@ -52,6 +52,7 @@ struct AttentionUb {
   LocalTensor<float> maxima;                      // [level2_rows][8], each eight times its row's maximum
   LocalTensor<float> factors;                     // [half_rows][8]
   int32_t weights_taken = 0;                      // how often one of `weights` was
+  __aicore__ inline int32_t NextWeights() const { return weights_taken % lay.weights_buffers; }
 
   __aicore__ inline void LayOut(const fa_ascend_attention *t, TPipe &pipe) {
     TBuf<TPosition::VECCALC> ub;
@@ -63,11 +64,10 @@ struct AttentionUb {
       scores[n] = Floats(ub, lay.scores + n * lay.scores_bytes, lay.scores_bytes / 4);
       masks[n] = ub.GetWithOffset<uint8_t>(static_cast<uint32_t>(bytes), static_cast<uint32_t>(lay.masks + n * bytes));
     }
-    for (int32_t n = 0; n < 2; ++n) {
+    for (int32_t n = 0; n < lay.weights_buffers; ++n)
       weights[n] = ub.GetWithOffset<T>(static_cast<uint32_t>(lay.weights_bytes / 2),
                                        static_cast<uint32_t>(lay.weights + n * lay.weights_bytes));
-      part[n] = Floats(ub, lay.part + n * lay.part_rows * lay.dim * 4, lay.part_rows * lay.dim);
-    }
+    for (int32_t n = 0; n < 2; ++n) part[n] = Floats(ub, lay.part + n * lay.part_rows * lay.dim * 4, lay.part_rows * lay.dim);
     acc = Floats(ub, lay.acc, lay.half_rows * lay.dim);
     reduced = Floats(ub, lay.reduced, (lay.folded - lay.reduced) / 4);
     for (int32_t n = 0; n < 4; ++n) folded[n] = Floats(ub, lay.folded + n * rows * 32, rows * 8);

@@ -21,64 +21,58 @@ __aicore__ inline uint8_t AttentionCount(int32_t n) { return static_cast<uint8_t
 // Max or Add over a row's groups and lanes.
 template <bool is_max>
 struct AttentionFold {
-  __aicore__ inline static void Pairs(const LocalTensor<float> &to, const LocalTensor<float> &a, const LocalTensor<float> &b,
-                                      int32_t lanes, int32_t repeats, int32_t block, int32_t repeat) {
+  __aicore__ inline static void Two(const LocalTensor<float> &to, const LocalTensor<float> &a, const LocalTensor<float> &b, int32_t lanes,
+                                    int32_t repeats, int32_t block, int32_t repeat) {
     const BinaryRepeatParams strides(1, AttentionCount(block), AttentionCount(block), 8, AttentionCount(repeat), AttentionCount(repeat));
     if (is_max)
       Max(to, a, b, static_cast<uint64_t>(lanes), AttentionCount(repeats), strides);
     else
       Add(to, a, b, static_cast<uint64_t>(lanes), AttentionCount(repeats), strides);
   }
-  // A block of 8 to one.
-  __aicore__ inline static void Blocks(const LocalTensor<float> &to, const LocalTensor<float> &from, int32_t repeats, int32_t repeat) {
+  // Each block of 8 to one, of the first `lanes` of a repeat; the others' ones stay as they are.
+  __aicore__ inline static void Blocks(const LocalTensor<float> &to, const LocalTensor<float> &from, int32_t lanes, int32_t repeats,
+                                       int32_t repeat) {
     if (is_max)
-      BlockReduceMax(to, from, repeats, kLanes, 1, 1, repeat);
+      BlockReduceMax(to, from, repeats, lanes, 1, 1, repeat);
     else
-      BlockReduceSum(to, from, repeats, kLanes, 1, 1, repeat);
+      BlockReduceSum(to, from, repeats, lanes, 1, 1, repeat);
   }
-  // The first `lanes` of a repeat to one.
-  __aicore__ inline static void Whole(const LocalTensor<float> &to, const LocalTensor<float> &from, int32_t lanes, int32_t repeats,
-                                      int32_t repeat) {
-    if (is_max)
-      WholeReduceMax(to, from, lanes, repeats, 1, 1, repeat, ReduceOrder::ORDER_ONLY_VALUE);
-    else
-      WholeReduceSum(to, from, lanes, repeats, 1, 1, repeat);
-  }
-
-  // How a row of `groups` blocks of 8 (after a first fold of its scores) becomes one number: by folds of blocks where they come out
-  // even, else by WholeReduce, which costs more the more rows there are (7 cycles a row for a maximum, 3 for a sum).
-  __aicore__ inline static bool IsEven(int32_t groups, int32_t rows) {
-    if (groups == 1) return true;
-    if (groups == 2 || groups == 4) return is_max || rows > 32;
-    return is_max && groups % 8 == 0;
-  }
+  // How a row of `groups` blocks of 8 (after a first fold of its scores) becomes one number. Few blocks are folded in pairs, eight rows
+  // at a time. Of more, eight at a time become a block: where there are fewer, the rest of that block is what Prepare left there. Sums of
+  // few rows take WholeReduceSum, a step less for 3 cycles a row and eight blocks.
+  __aicore__ inline static bool Pairs(int32_t groups) { return groups <= 2 || groups == 4; }
+  __aicore__ inline static bool Whole(int32_t groups, int32_t rows) { return !is_max && groups > 1 && (rows <= 32 || !Pairs(groups)); }
   // Steps it takes: the first is 1.
   __aicore__ inline static int32_t Steps(int32_t groups, int32_t rows) {
-    if (!IsEven(groups, rows)) return groups <= 8 ? 1 : 2;
-    return groups == 1 ? 1 : groups == 4 || groups == 16 ? 3 : 2;
+    if (Whole(groups, rows)) return groups <= 8 ? 1 : 2;
+    return groups == 1 ? 1 : groups == 4 || groups > 8 ? 3 : 2;
+  }
+  // Beside the first fold.
+  __aicore__ inline static void Prepare(const LocalTensor<float> &a, const LocalTensor<float> &b, int32_t groups, int32_t rows) {
+    if (Whole(groups, rows) || Pairs(groups) || groups % 8 == 0) return;
+    AttentionFill(groups < 8 ? a : b, is_max ? kMaskedScore : 0.0f, AttentionUp8(rows) / 8);
   }
   // Step `step` of [rows][groups][8] to `to` [rows]; a and b: scratch of [rows][8].
   __aicore__ inline static void Step(int32_t step, const LocalTensor<float> &to, const LocalTensor<float> &from,
                                      const LocalTensor<float> &a, const LocalTensor<float> &b, int32_t groups, int32_t rows) {
-    const int32_t eights = AttentionUp8(rows) / 8;
-    if (!IsEven(groups, rows)) {
-      const int32_t first = groups <= 8 ? groups : 8;
+    const int32_t eights = AttentionUp8(rows) / 8, first = groups < 8 ? groups : 8;
+    if (Whole(groups, rows)) {
       if (step == 2) {
-        Pairs(to, to, b, eights * 8, 1, 1, 8);
+        Two(to, to, b, eights * 8, 1, 1, 8);
         return;
       }
-      Whole(to, from, first * 8, rows, groups);
-      if (groups > 8) Whole(b, from[kLanes], (groups - 8) * 8, rows, groups);
+      WholeReduceSum(to, from, first * 8, rows, 1, 1, groups);
+      if (groups > 8) WholeReduceSum(b, from[kLanes], (groups - 8) * 8, rows, 1, 1, groups);
     } else if (step == Steps(groups, rows)) {
-      Blocks(to, groups == 1 ? from : a, eights, 8);
+      Blocks(to, groups == 1 ? from : a, kLanes, eights, 8);
     } else if (step == 2) {
-      Pairs(a, a, b, kLanes, eights, 1, 8);
-    } else if (groups >= 8) {
-      Blocks(a, from, rows, groups);
-      if (groups == 16) Blocks(b, from[kLanes], rows, groups);
+      Two(a, a, b, kLanes, eights, 1, 8);
+    } else if (Pairs(groups)) {
+      Two(a, from, from[8], kLanes, eights, groups, 8 * groups);
+      if (groups == 4) Two(b, from[16], from[24], kLanes, eights, groups, 8 * groups);
     } else {
-      Pairs(a, from, from[8], kLanes, eights, groups, 8 * groups);
-      if (groups == 4) Pairs(b, from[16], from[24], kLanes, eights, groups, 8 * groups);
+      Blocks(a, from, first * 8, rows, groups);
+      if (groups > 8) Blocks(b, from[kLanes], (groups - 8) * 8, rows, groups);
     }
   }
 };
@@ -111,15 +105,17 @@ class AttentionSoftmax {
     using Fold = AttentionFold<true>;
     const int32_t folds = Fold::Steps(p.groups, p.rows);
     const LocalTensor<float> mine = now[static_cast<uint32_t>(p.row)];
-    if (step == 1)
-      Fold::Blocks(ub_->reduced, ub_->scores[p.buffer], p.rows * p.groups, 8);
-    else if (step <= folds + 1)
+    if (step == 1) {
+      Fold::Blocks(ub_->reduced, ub_->scores[p.buffer], kLanes, p.rows * p.groups, 8);
+      Fold::Prepare(ub_->folded[0], ub_->folded[1], p.groups, p.rows);
+    } else if (step <= folds + 1) {
       Fold::Step(step - 1, mine, ub_->reduced, ub_->folded[0], ub_->folded[1], p.groups, p.rows);
-    else if (step == folds + 2)
+    } else if (step == folds + 2) {
       Max(mine, mine, before[static_cast<uint32_t>(p.row)], static_cast<uint64_t>(AttentionUp8(p.rows)), 1,
           BinaryRepeatParams(1, 1, 1, 8, 8, 8));
-    else if (step == folds + 3)
+    } else if (step == folds + 3) {
       Brcb(ub_->maxima, mine, AttentionCount(AttentionUp8(p.rows) / 8), BrcbRepeatParams(1, 8));
+    }
   }
 
   // The step behind which nothing of the piece's scores is needed any more, and its weights are there.
@@ -139,7 +135,8 @@ class AttentionSoftmax {
     } else if (step == 3) {
       Exp(s, s, static_cast<uint64_t>(kLanes), AttentionCount(repeats), UnaryRepeatParams(1, 1, 8, 8));
     } else if (step == kWeightsStep) {
-      Fold::Blocks(ub_->reduced, s, repeats, 8);
+      Fold::Blocks(ub_->reduced, s, kLanes, repeats, 8);
+      Fold::Prepare(ub_->folded[2], ub_->folded[3], p.groups, p.rows);
       Cast(weights, s, RoundMode::CAST_RINT, static_cast<uint64_t>(kLanes), AttentionCount(repeats), UnaryRepeatParams(1, 1, 4, 8));
     } else if (step <= WeightsSteps(p)) {
       Fold::Step(step - kWeightsStep, ub_->sums[static_cast<uint32_t>(p.row)], ub_->reduced, ub_->folded[2], ub_->folded[3], p.groups,

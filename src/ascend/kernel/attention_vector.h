@@ -1,14 +1,14 @@
 // The Vector core's share of attention: from S to P, and from O' to o. Part of attention_ascend.cpp.
 //
 // Level one: step i of the stream takes tile i's scores (fp32, from GM's ring) to weights, and adds O'(i - 1 - preload) to o. Each of
-// the two AIVs has half of a tile's rows. Level two: pieces of level2_rows rows, three (or two) buffers of scores, two of weights. A
+// the two AIVs has half of a tile's rows. Level two: pieces of level2_rows rows, three (or two) buffers of scores, two (or one) of weights. A
 // round of steps works on the maxima of one piece, the weights of the piece before and a share of O', all independent of each
 // other, with a barrier a step; the pieces follow each other through the ends of tiles and items.
 //
 // Weights of tile i ready means: S(i) was read, and O'(i - 1 - preload) was added, since that happened in the rounds before. So
 // rings of preload + 1 tiles need no flags but three: the Cube writes S(i + ring) and O'(i + ring) behind P(i).
 //
-// UB (fa_ascend_attention_ub), at D_v = 128 and tiles of 128 x 1024 in pieces of 8 rows: scores 96 KB, weights 32, o 32, O' 8, rest 15.
+// UB (fa_ascend_attention_ub), at D_v = 128 and tiles of 128 x 1024 in pieces of 8 rows: scores 96 KB, weights 16, o 32, O' 24, rest 15.
 // Bound: the Vector unit, 8 cycles for 64 scores; then about 6 x 32 cycles of barriers a piece.
 #ifndef FA_ASCEND_ATTENTION_VECTOR_H
 #define FA_ASCEND_ATTENTION_VECTOR_H
@@ -36,18 +36,14 @@ class AttentionVector {
     mask_.Begin(t_, &ub_, arguments.mask);
     output_.Begin(t_, &work_, arguments, &ub_, softmax_.Scale());
     for (int32_t n = 0; n < ub_.lay.scores_buffers; ++n) SetFlag<HardEvent::V_MTE2>(kScoresFlag + n);
-    for (int32_t n = 0; n < 2; ++n) {
-      SetFlag<HardEvent::V_MTE2>(kPartFlag + n);
-      SetFlag<HardEvent::MTE3_V>(kWeightsFlag + n);
-    }
+    for (int32_t n = 0; n < 2; ++n) SetFlag<HardEvent::V_MTE2>(kPartFlag + n);
+    for (int32_t n = 0; n < ub_.lay.weights_buffers; ++n) SetFlag<HardEvent::MTE3_V>(kWeightsFlag + n);
     Stream();
     if (work_.EmptyItems() > 0) FinishEmptyItems(arguments, group);
     output_.Settle();
     for (int32_t n = 0; n < ub_.lay.scores_buffers; ++n) WaitFlag<HardEvent::V_MTE2>(kScoresFlag + n);
-    for (int32_t n = 0; n < 2; ++n) {
-      WaitFlag<HardEvent::V_MTE2>(kPartFlag + n);
-      WaitFlag<HardEvent::MTE3_V>(kWeightsFlag + n);
-    }
+    for (int32_t n = 0; n < 2; ++n) WaitFlag<HardEvent::V_MTE2>(kPartFlag + n);
+    for (int32_t n = 0; n < ub_.lay.weights_buffers; ++n) WaitFlag<HardEvent::MTE3_V>(kWeightsFlag + n);
     if (t_->kv_splits == 1) return;
     PipeBarrier<PIPE_ALL>();
     SyncAll<true>();
@@ -165,7 +161,7 @@ class AttentionVector {
   __aicore__ inline void Round(const AttentionPiece &first, const AttentionPiece &second) {
     const bool takes_maxima = has_first && first.rows > 0, takes_weights = has_second && second.rows > 0;
     const bool ends = takes_weights && second.ends_tile;
-    const LocalTensor<T> &weights = ub_.weights[ub_.weights_taken % 2];
+    const LocalTensor<T> &weights = ub_.weights[ub_.NextWeights()];
     int32_t steps = output_.Steps();
     if (takes_maxima) {
       Prepare(first);
@@ -173,7 +169,7 @@ class AttentionVector {
     }
     if (takes_weights) steps = MostOf(steps, ends ? softmax_.SumsSteps(second) : softmax_.WeightsSteps(second));
     for (int32_t step = 1; step <= steps; ++step) {
-      if (takes_weights && step == softmax_.kWeightsStep) WaitFlag<HardEvent::MTE3_V>(kWeightsFlag + ub_.weights_taken % 2);
+      if (takes_weights && step == softmax_.kWeightsStep) WaitFlag<HardEvent::MTE3_V>(kWeightsFlag + ub_.NextWeights());
       if (takes_weights) softmax_.WeightsStep(step, second, weights);
       if (takes_weights && step == softmax_.kWeightsStep) Store(second, weights);
       if (takes_maxima)
@@ -207,7 +203,8 @@ class AttentionVector {
 
   // Weights to GM, from where the Cube takes all rows of the tile; a row alone gets a second one (attention_cube.h).
   __aicore__ inline void Store(const AttentionPiece &piece, const LocalTensor<T> &weights) {
-    const int32_t n = ub_.weights_taken++ % 2;
+    const int32_t n = ub_.NextWeights();
+    ++ub_.weights_taken;
     const AttentionTile &tile = tiles_[piece.tile % kTilesInSight];
     int32_t first, rows;
     work_.Half(tile.item, static_cast<int32_t>(GetSubBlockIdx()), first, rows);
@@ -222,7 +219,8 @@ class AttentionVector {
   // All weights of the tile are stored, and what was added before them is added, also by an AIV that has no rows of this tile.
   __aicore__ inline void Tell(const AttentionPiece &piece) {
     if (piece.rows == 0) {
-      const int32_t n = ub_.weights_taken++ % 2;
+      const int32_t n = ub_.NextWeights();
+      ++ub_.weights_taken;
       WaitFlag<HardEvent::MTE3_V>(kWeightsFlag + n);
       SetFlag<HardEvent::V_MTE3>(kWeightsFlag + n);
       WaitFlag<HardEvent::V_MTE3>(kWeightsFlag + n);

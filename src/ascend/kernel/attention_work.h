@@ -150,17 +150,22 @@ class AttentionWork {
     return start + item.head * t_->lse_head + (item.row + static_cast<int64_t>(row)) * (t_->packs_group ? t_->lse_head : 1);
   }
 
-  // Element of k or v that token `token` begins at; from it on `run` tokens are s.seq apart.
-  __aicore__ inline int64_t TokenOffset(const fa_ascend_strides &s, const AttentionItem &item, int32_t token, int32_t &run) const {
+  // Tokens from `token` on that lie s.seq apart in k and v.
+  __aicore__ inline int32_t Run(const AttentionItem &item, int32_t token) const {
+    return t_->page_size == 0 ? item.end - token : t_->page_size - token % t_->page_size;
+  }
+  // Where the page table has the page of a token; the page.
+  __aicore__ inline int64_t PageEntry(const AttentionItem &item, int32_t token) const {
+    return item.batch * t_->page_table_stride + token / t_->page_size;
+  }
+  __aicore__ inline int32_t Page(const AttentionItem &item, int32_t token) const {
+    return t_->page_size == 0 ? 0 : page_table_.GetValue(static_cast<uint64_t>(PageEntry(item, token)));
+  }
+  // Element of k or v that a token of that page begins at.
+  __aicore__ inline int64_t TokenOffset(const fa_ascend_strides &s, const AttentionItem &item, int32_t token, int32_t page) const {
     const int64_t head = item.kv_head * s.head;
-    if (t_->page_size == 0) {
-      run = item.end - token;
-      return head + (t_->ragged_kv ? (item.kv_start + token) * s.seq : item.batch * s.batch + token * s.seq);
-    }
-    const int32_t slot = token % t_->page_size;
-    run = t_->page_size - slot;
-    const int64_t page = page_table_.GetValue(item.batch * t_->page_table_stride + token / t_->page_size);
-    return head + page * s.batch + slot * s.seq;
+    if (t_->page_size != 0) return head + page * s.batch + token % t_->page_size * s.seq;
+    return head + (t_->ragged_kv ? (item.kv_start + token) * s.seq : item.batch * s.batch + token * s.seq);
   }
 
   // Rows of an AIV's half: the first one's, rounded up to 8, the rest.

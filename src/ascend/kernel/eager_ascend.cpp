@@ -183,8 +183,10 @@ class Elements {
 template <Pass pass>
 __aicore__ inline void Run(GM_ADDR in, GM_ADDR mask, GM_ADDR out, GM_ADDR tiling) {
   const fa_ascend_passes t = fa_passes::ReadTiling(tiling);
+  SetCtrlSpr<48, 48>(1); // infinities and NaN stay what they are in f16 and bf16
   if (t.is_bf16) Elements<bfloat16_t, pass>().Run(t, in, mask, out);
   else Elements<half, pass>().Run(t, in, mask, out);
+  SetCtrlSpr<48, 48>(0);
 }
 
 } // namespace
@@ -216,8 +218,10 @@ extern "C" __global__ __aicore__ void fa_eager_softmax_ascend(GM_ADDR x, GM_ADDR
   (void)workspace;
   if ASCEND_IS_AIV {
     const fa_ascend_passes t = fa_passes::ReadTiling(tiling);
+    SetCtrlSpr<48, 48>(1);
     if (t.is_bf16) fa_passes::SoftmaxRows<bfloat16_t, true>().Run(t, x, y, lse);
     else fa_passes::SoftmaxRows<half, true>().Run(t, x, y, lse);
+    SetCtrlSpr<48, 48>(0);
   }
 }
 

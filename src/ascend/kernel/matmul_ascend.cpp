@@ -225,7 +225,7 @@ class Matmul {
     SetFlag<HardEvent::MTE1_M>(slot_a);
     WaitFlag<HardEvent::MTE1_M>(slot_a);
     if (begins) WaitFlag<HardEvent::FIX_M>(half_c);
-    else if (Blocks16(rows) * Blocks16(columns) < 10) PipeBarrier<PIPE_M>(); // larger ones order themselves
+    else if ((rows / 16) * (columns / 16) < 10) PipeBarrier<PIPE_M>(); // larger ones order themselves
     MmadParams mmad;
     mmad.m = static_cast<uint16_t>(rows == 1 ? 2 : rows);
     mmad.n = static_cast<uint16_t>(columns);
@@ -371,9 +371,11 @@ extern "C" __global__ __aicore__ void fa_matmul_ascend(GM_ADDR a, GM_ADDR b, GM_
   (void)workspace;
   if ASCEND_IS_AIC {
     const fa_ascend_matmul t = ReadTiling(tiling);
+    SetCtrlSpr<48, 48>(1); // infinities and NaN stay what they are in f16 and bf16
     if (t.is_bf16 && t.c_is_f32) Matmul<bfloat16_t, float>().Run(t, a, b, c);
     else if (t.is_bf16) Matmul<bfloat16_t, bfloat16_t>().Run(t, a, b, c);
     else if (t.c_is_f32) Matmul<half, float>().Run(t, a, b, c);
     else Matmul<half, half>().Run(t, a, b, c);
+    SetCtrlSpr<48, 48>(0);
   }
 }
