@@ -18,11 +18,13 @@ import xml.etree.ElementTree as ElementTree
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Configuration -> (what it is for, program it needs, tests that must be among those run)
 CONFIGURATIONS = {
-    "release": ("gcc, -O3", "gcc", {"check", "pytest"}),
-    "asan": ("gcc, address and undefined-behaviour sanitizers", "gcc", {"check", "pytest"}),
-    "tsan": ("clang, thread sanitizer", "clang-19", {"check"}),
-    "clang": ("clang", "clang-19", {"check"}),
+    "release": ("gcc, -O3", "gcc", {"check", "check_ascend", "mutate_order", "pytest"}),
+    "asan": ("gcc, address and undefined-behaviour sanitizers", "gcc", {"check", "check_ascend", "pytest"}),
+    "tsan": ("clang, thread sanitizer", "clang-19", {"check", "check_ascend"}),
+    "clang": ("clang", "clang-19", {"check", "check_ascend"}),
 }
+# Programs whose last line is `N passed, N failed`.
+LAST_LINE = {"check", "check_ascend", "mutate_order"}
 LONG_CASES = {"release": 20000, "asan": 2000, "tsan": 200, "clang": 20000}
 
 
@@ -58,7 +60,7 @@ def last(pattern, text):
 
 def counted(name, output):
     """(passed, failed, skipped) as the test program itself reports them; None when it reports nothing."""
-    if name == "check":
+    if name in LAST_LINE:
         both = last(r"^(\d+) passed, (\d+) failed$", output)
         return (*both, 0) if both else None
     if name == "pytest":
@@ -111,7 +113,7 @@ def run_tests(preset, env):
         names.add(name)
         output = case.findtext("system-out") or ""
         ok = case.get("status") == "run"
-        says_nothing = (1, 0, 0) if ok and name not in ("check", "pytest") else (0, 1, 0)
+        says_nothing = (1, 0, 0) if ok and name not in LAST_LINE | {"pytest"} else (0, 1, 0)
         numbers = list(counted(name, output) or says_nothing)
         if not ok and numbers[1] == 0:
             numbers[1] = 1  # it reported success and then died, or never got to report

@@ -21,7 +21,7 @@ build() {
       $(find "$scratch/build/src" -name '*.o') -fopenmp -pthread -lm -o "$scratch/check" >>"$scratch/log" 2>&1
 }
 cmake -S "$scratch/tree" -B "$scratch/build" -G Ninja -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS=-O1 -DFA_WITH_ONEDNN=OFF \
-  -DFA_WITH_CUDA=OFF -DFA_BUILD_COMMAND=OFF -DFA_BUILD_TESTS=OFF >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
+  -DFA_WITH_CUDA=OFF -DFA_WITH_ASCEND=OFF -DFA_BUILD_COMMAND=OFF -DFA_BUILD_TESTS=OFF >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
 build || { cat "$scratch/log"; exit 1; }
 "$scratch/check" "" 1 100 >"$scratch/out" 2>&1 || { echo "the tree fails the checker without any mutant:"; cat "$scratch/out"; exit 1; }
 

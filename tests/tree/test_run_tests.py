@@ -56,7 +56,7 @@ def test_a_program_without_a_report_that_succeeds_counts_once(tmp_path, monkeypa
     assert report(tmp_path, monkeypatch, ("test_c", "run", ""))[:3] == (1, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["check", "pytest"])
+@pytest.mark.parametrize("name", ["check", "check_ascend", "mutate_order", "pytest"])
 def test_check_and_pytest_owe_a_report(tmp_path, monkeypatch, name):
     assert report(tmp_path, monkeypatch, (name, "run", ""))[:3] == (0, 1, 0)
 
