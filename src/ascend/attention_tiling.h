@@ -1,4 +1,4 @@
-/* What the attention kernel for Ascend is told: one struct, filled on the host (host/attention_tiling.c), read from GM by
+/* What the attention kernel for Ascend is told: one struct, filled on the host (host/tiling_choice.c), read from GM by
  * the device (kernel/). Plain data of 8 and 4 bytes without padding, the same in C, C++ and Ascend C.
  *
  * Two-level tiling. Level one is what Cube and Vector hand to each other through rings in GM: level1_rows x level1_keys scores
@@ -70,6 +70,7 @@ typedef struct fa_ascend_attention_ub {
   int32_t acc;                                  /* o so far, fp32 [half_rows][dim] */
   int32_t part, part_rows;                      /* two fp32 [part_rows][dim]: a tile's share of o on its way to acc */
   int32_t masks, mask_slots;                    /* a buffer of scores: [mask_slots][level2_rows][64] bytes */
+  int32_t windows, windows_kept;                /* [windows_kept][level2_rows] x 64 bits */
   int32_t reduced;                              /* fp32 [level2_rows][wide / 8] */
   int32_t folded;                               /* four fp32 [level2_rows][8] */
   int32_t stats, stat_slots;                    /* fp32 [stat_slots][64] of maxima, of sums, of what o is scaled by */
@@ -106,6 +107,9 @@ static inline FA_ASCEND_DEVICE fa_ascend_attention_ub fa_ascend_attention_ub_lay
   ub.masks = end;
   ub.mask_slots = 2 * edges;
   end += buffers * ub.mask_slots * t->level2_rows * 64;
+  ub.windows_kept = edges == 0 ? 0 : t->level2_rows > 32 ? 4 : 128 / t->level2_rows;
+  ub.windows = end;
+  end += ub.windows_kept * t->level2_rows * 8;
   ub.reduced = end;
   end += t->level2_rows * (ub.wide > 256 ? ub.wide / 8 * 4 : 128); /* and a slot of masks as fp16 */
   ub.folded = end;

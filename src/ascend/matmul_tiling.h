@@ -1,15 +1,16 @@
-/* What the Cube matmul of the baselines is told (kernel/matmul_ascend.cpp): one struct, filled on the host, read from GM by the
- * device. Plain data of 8 and 4 bytes without padding, the same in C, C++ and Ascend C.
+/* What the Cube matmul of the baselines is told (kernel/matmul_ascend.cpp): one struct, filled on the host, read from
+ * GM by the device. Plain data of 8 and 4 bytes without padding, the same in C, C++ and Ascend C.
  *
- * C[b, h] = A[b, h] B[b, h / group]: A is m x k, C is m x n, B is k x n or, transposed, n x k; rows of each any number of
- * elements apart. */
+ * C[b, h] = A[b, h] B[b, h / group]: A is m x k, C is m x n, B is k x n or, transposed, n x k; rows of each any number
+ * of elements apart. */
 #ifndef FA_ASCEND_MATMUL_TILING_H
 #define FA_ASCEND_MATMUL_TILING_H
 
 #include <stdint.h>
 
-/* What of the product a band i + lower <= j <= i + upper leaves out: i is the row of C, j its column (scores: a block of C that
- * keeps nothing is not computed) or the position along k (weights times values: a tile of rows begins and ends at what it keeps). */
+/* What of the product a band i + lower <= j <= i + upper leaves out: i is the row of C, j its column (scores: a block
+ * of C that keeps nothing is not computed) or the position along k (weights times values: a tile of rows begins and
+ * ends at what it keeps). */
 enum { FA_ASCEND_BAND_NONE = 0, FA_ASCEND_BAND_COLUMNS = 1, FA_ASCEND_BAND_DEPTH = 2 };
 
 typedef struct fa_ascend_matmul {
@@ -25,12 +26,11 @@ typedef struct fa_ascend_matmul {
   int32_t band;
   int32_t batch, heads, group;
 
-  /* Level two: what L0A, L0B and a half of L0C hold; multiples of 16 with base_m * base_k and base_k * base_n at most 16384 and
-   * base_m * base_n at most 16384. */
+  /* Level two: what halves of L0A, L0B and L0C hold; multiples of 16, any product of two of them at most 16384. */
   int32_t base_m, base_n, base_k;
-  /* Level one: a core's tile, multiples of base_m and base_n, and how much of k one move to L1 brings of A and of B, multiples of
-   * base_k; 2 * (tile_m * chunk_a + tile_n * chunk_b) elements fit in L1. Unless both chunks hold all of k, tile_m is at most
-   * 2 * base_m and tile_n is base_n. */
+  /* Level one: a core's tile, multiples of base_m and base_n, and how much of k one move to L1 brings of A and of B,
+   * multiples of base_k; 2 * (tile_m * chunk_a + tile_n * chunk_b) elements fit in L1. Unless both chunks hold all of
+   * k, tile_m is at most 2 * base_m and tile_n is base_n. */
   int32_t tile_m, tile_n, chunk_a, chunk_b;
   int32_t swizzle; /* rows of tiles that cores take column by column, so that they share A and B in L2 */
   int32_t reserved;

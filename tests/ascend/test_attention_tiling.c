@@ -1,5 +1,5 @@
-/* What the host tells the Ascend attention kernel: tiles that fit a core's memories, items that cover the problem, rings and parts
- * that lie apart in the workspace. */
+/* What the host tells the Ascend attention kernel: tiles that fit a core's memories, items that cover the problem, rings and
+ * parts that lie apart in the workspace. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -207,7 +207,8 @@ static void what_cannot_be_is_refused(void **state) {
   is_refused(&p, &(fa_ascend_wish){.cube_keys = 48}, FA_ERROR_ARGUMENT, "16, 32, 64 or 128");
   is_refused(&p, &(fa_ascend_wish){.preload = 9}, FA_ERROR_ARGUMENT, "1 to 8");
   is_refused(&p, &(fa_ascend_wish){.level2_rows = 12}, FA_ERROR_ARGUMENT, "multiple of 8 up to 64");
-  is_refused(&p, &(fa_ascend_wish){.level1_rows = 128, .level1_keys = 1024, .level2_rows = 64}, FA_ERROR_ARGUMENT, "do not fit in the 192 KB of UB");
+  const fa_ascend_wish wide = {.level1_rows = 128, .level1_keys = 1024, .level2_rows = 64};
+  is_refused(&p, &wide, FA_ERROR_ARGUMENT, "do not fit in the 192 KB of UB");
   p.max_seqlen_kv = (int64_t)1 << 31;
   is_refused(&p, NULL, FA_ERROR_UNSUPPORTED, "2^31 - 1");
   p = problem_of(1 << 20, 300, 64, 64);

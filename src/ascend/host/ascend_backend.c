@@ -205,11 +205,13 @@ static fa_status load(const fa_context *context, const char *file, void **binary
     return fa_fail(FA_ERROR_UNSUPPORTED, "no device code: set FASTATTENTION_ASCEND_KERNELS to the folder of %s.o, which CANN's "
                    "compiler makes of src/ascend/kernel/%s.cpp", file, file);
   if ((size_t)snprintf(path, sizeof path, "%s/%s.o", folder, file) >= sizeof path)
-    return fa_fail(FA_ERROR_UNSUPPORTED, "FASTATTENTION_ASCEND_KERNELS is longer than %zu bytes; use a shorter path", sizeof path);
+    return fa_fail(FA_ERROR_UNSUPPORTED, "FASTATTENTION_ASCEND_KERNELS is longer than %zu bytes; use a shorter path",
+                   sizeof path);
   fa_acl_error error;
   WITH_DEVICE(context, error, binary_load(path, NULL, binary));
   if (error)
-    return fa_fail(FA_ERROR_UNSUPPORTED, "device code %.300s could not be loaded (error %d); compile it for this chip", path, error);
+    return fa_fail(FA_ERROR_UNSUPPORTED, "device code %.300s could not be loaded (error %d); compile it for this chip", path,
+                   error);
   data->binaries[n].file = file;
   data->binaries[n].handle = *binary;
   return FA_OK;

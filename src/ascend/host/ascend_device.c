@@ -58,19 +58,22 @@ void fa_ascend_given(const fa_attention_problem *p, const fa_attention_args *a, 
   const int64_t lse_strides[4] = {p->ragged_q ? 0 : a->lse_stride_batch, a->lse_stride_head, 1, 1};
   const int64_t pages = p->page_size ? fa_ceil_div(p->max_seqlen_kv, p->page_size) : 0;
   const int64_t table[4] = {p->batch, pages, 1, 1}, table_strides[4] = {p->page_size ? a->page_table_stride : 0, 1, 0, 0};
-  const size_t lengths = (size_t)p->batch * sizeof(int32_t);
+  const size_t lengths = (size_t)p->batch * sizeof(int32_t), cumulative = lengths + sizeof(int32_t);
   to[FA_ASCEND_Q] = rows_of("q", &a->q, q, p->ragged_q, size, FA_ASCEND_READS);
   to[FA_ASCEND_K] = rows_of("k", &a->k, k, p->ragged_kv, size, FA_ASCEND_READS);
   to[FA_ASCEND_V] = rows_of("v", &a->v, v, p->ragged_kv, size, FA_ASCEND_READS);
   to[FA_ASCEND_O] = rows_of("o", &a->o, o, p->ragged_q, size, FA_ASCEND_WRITES);
   to[FA_ASCEND_LSE] = fa_ascend_bytes("lse", NULL, 0, FA_ASCEND_WRITES);
   if (p->has_lse) to[FA_ASCEND_LSE] = fa_ascend_tensor("lse", a->lse, lse, lse_strides, sizeof(float), FA_ASCEND_WRITES);
-  to[FA_ASCEND_CU_SEQLENS_Q] = fa_ascend_bytes("cu_seqlens_q", p->ragged_q ? a->cu_seqlens_q : NULL, lengths + sizeof(int32_t), FA_ASCEND_READS);
-  to[FA_ASCEND_CU_SEQLENS_KV] = fa_ascend_bytes("cu_seqlens_kv", p->ragged_kv ? a->cu_seqlens_kv : NULL, lengths + sizeof(int32_t), FA_ASCEND_READS);
+  to[FA_ASCEND_CU_SEQLENS_Q] =
+      fa_ascend_bytes("cu_seqlens_q", p->ragged_q ? a->cu_seqlens_q : NULL, cumulative, FA_ASCEND_READS);
+  to[FA_ASCEND_CU_SEQLENS_KV] =
+      fa_ascend_bytes("cu_seqlens_kv", p->ragged_kv ? a->cu_seqlens_kv : NULL, cumulative, FA_ASCEND_READS);
   to[FA_ASCEND_SEQLENS_KV] = fa_ascend_bytes("seqlens_kv", p->has_seqlens_kv ? a->seqlens_kv : NULL, lengths, FA_ASCEND_READS);
   to[FA_ASCEND_PAGE_TABLE] = fa_ascend_bytes("page_table", NULL, 0, FA_ASCEND_READS);
   if (p->page_size)
-    to[FA_ASCEND_PAGE_TABLE] = fa_ascend_tensor("page_table", a->page_table, table, table_strides, sizeof(int32_t), FA_ASCEND_READS);
+    to[FA_ASCEND_PAGE_TABLE] =
+        fa_ascend_tensor("page_table", a->page_table, table, table_strides, sizeof(int32_t), FA_ASCEND_READS);
 }
 
 /* --------------------------------------------------------------------- a context's device */

@@ -1,6 +1,6 @@
-/* Matmul: of a few tiles the one whose rounds over all cores cost least, each round what its slowest queue takes: the Cube's fractals, the
- * moves into L1, L0C's rows out (4.45 cycles each, or 118 bytes a cycle). A move brings 174 bytes a cycle at best; 110 here, since all
- * cores share L2 and part of the bytes come from HBM. All `model`. */
+/* Matmul: of a few tiles the one whose rounds over all cores cost least, each round what its slowest queue takes: the
+ * Cube's fractals, the moves into L1, L0C's rows out (4.45 cycles each, or 118 bytes a cycle). A move brings 174 bytes
+ * a cycle at best; 110 here, since all cores share L2 and part of the bytes come from HBM. All `model`. */
 #include "ascend/host/baseline_tiles.h"
 
 enum { L1_ELEMENTS = 262144, HALF_L0 = 16384, MOST_FLAT_DEPTH = 256 };
@@ -17,7 +17,8 @@ static int64_t part_of(int64_t side, int64_t most_part) {
 
 /* Base blocks and chunks of a tile; 0 if there are none that fit. */
 static int set_tile(fa_ascend_matmul *t, int64_t tile_m, int64_t tile_n) {
-  const int64_t depth = ceil_to(most(t->k, 1), 16), rows = ceil_to(most(t->m, 1), 16), columns = ceil_to(most(t->n, 1), 16);
+  const int64_t depth = ceil_to(most(t->k, 1), 16), rows = ceil_to(most(t->m, 1), 16),
+                columns = ceil_to(most(t->n, 1), 16);
   const int is_flat = depth <= MOST_FLAT_DEPTH;
   /* Flat: wide blocks, as L0C's rows go out at 4.45 cycles each. Deep: as square as can be. */
   int64_t most_m = is_flat && depth <= 128 ? 64 : 128, most_n = is_flat && depth <= 128 ? 256 : 128;
@@ -29,9 +30,10 @@ static int set_tile(fa_ascend_matmul *t, int64_t tile_m, int64_t tile_n) {
   const int64_t base_k = most(base_m, base_n) > 128 ? 64 : 128;
   int64_t chunk_a = ceil_to(depth, base_k), chunk_b = chunk_a;
   if (!is_flat) {
-    /* A move's start costs the same however long it is: a part of L1 to each operand, the smaller one's chunks longer. */
+    /* A move's start costs the same however long it is: the smaller operand gets the longer chunks. */
     chunk_a = chunk_b = 128;
-    while (2 * (tile_m * 2 * chunk_a + tile_n * chunk_b) <= L1_ELEMENTS && 2 * chunk_a * tile_m <= L1_ELEMENTS / 4) chunk_a *= 2;
+    while (2 * (tile_m * 2 * chunk_a + tile_n * chunk_b) <= L1_ELEMENTS && 2 * chunk_a * tile_m <= L1_ELEMENTS / 4)
+      chunk_a *= 2;
     while (2 * (tile_m * chunk_a + tile_n * 2 * chunk_b) <= L1_ELEMENTS) chunk_b *= 2;
     chunk_b = least(chunk_b, 4096);
     chunk_a = least(chunk_a, 4096);
@@ -51,10 +53,14 @@ static double cost_of(const fa_ascend_matmul *t, int cores) {
   const double moves = (double)(ceil_to(depth, t->chunk_a) / t->chunk_a + ceil_to(depth, t->chunk_b) / t->chunk_b);
   const double in = 2.0 * (t->tile_m + t->tile_n) * (double)depth / 110.0 + 16.0 * moves;
   const double bytes_a_row = (t->c_is_f32 ? 4.0 : 2.0) * t->base_n;
-  const double out = (double)t->tile_m * (t->tile_n / t->base_n) * (bytes_a_row / 118.0 > 4.45 ? bytes_a_row / 118.0 : 4.45);
-  const double rounds = (double)(int64_t)((tiles + cores - 1) / cores);
+  const double out =
+      (double)t->tile_m * (t->tile_n / t->base_n) * (bytes_a_row / 118.0 > 4.45 ? bytes_a_row / 118.0 : 4.45);
+  double rounds = (double)(int64_t)((tiles + cores - 1) / cores);
+  /* Under a causal band depths grow from 0 to k: two rounds, the second one backwards, are as long as one. */
+  if (t->band == FA_ASCEND_BAND_DEPTH && t->band_upper < t->k && t->band_lower <= -t->m)
+    rounds = rounds <= 2.0 ? 1.0 : rounds / 2.0 + 0.25;
   const double slowest = cube > in ? (cube > out ? cube : out) : (in > out ? in : out);
-  /* What is hidden is not hidden wholly; the first tile's chunks and the last one's rows have nothing to hide behind. */
+  /* What is hidden is not hidden wholly; the first tile's chunks and the last one's rows hide behind nothing. */
   return rounds * (slowest + in / 4.0) + (in + out) / 2.0 + 1200.0;
 }
 
@@ -80,8 +86,8 @@ void fa_ascend_matmul_tiles(fa_ascend_matmul *t, int cores) {
 
 /* ------------------------------------------------------------------ passes */
 
-/* A core's share of items: blocks of as many rows as UB holds (20480 elements, 128 rows), each with some 550 cycles of dependent
- * instructions and 9.5 cycles for 64 scores. */
+/* A core's share of items: blocks of as many rows as UB holds (20480 elements, 128 rows), each with some 550 cycles of
+ * dependent instructions and 9.5 cycles for 64 scores. */
 static double softmax_cost(const fa_ascend_passes *t, int64_t rows, int cores) {
   const int64_t width = ceil_to(most(t->columns, 1), 64), block = most(least(20480 / width, 128), 1);
   const double items = (double)t->batch * t->heads * (double)(ceil_to(t->rows, rows) / rows);
@@ -89,10 +95,11 @@ static double softmax_cost(const fa_ascend_passes *t, int64_t rows, int cores) {
   return (double)(int64_t)((items + cores - 1) / cores) * (blocks * 550.0 + (double)(rows * width) / 64.0 * 9.5);
 }
 
-void fa_ascend_softmax_rows(fa_ascend_passes *t, const fa_ascend_matmul *scores, const fa_ascend_matmul *values, int cores) {
+void fa_ascend_softmax_rows(fa_ascend_passes *t, const fa_ascend_matmul *scores, const fa_ascend_matmul *values,
+                            int cores) {
   double least_cost = -1.0;
   t->block_rows = values && values->band == FA_ASCEND_BAND_DEPTH ? values->tile_m : 0;
-  for (int32_t rows = 64; rows >= 1; rows /= 2) {
+  for (int32_t rows = 64; rows >= 1; --rows) {
     if (scores && scores->band != FA_ASCEND_BAND_NONE && scores->base_m % rows) continue;
     if (t->block_rows % rows) continue;
     const double cost = softmax_cost(t, rows, cores);

@@ -1,7 +1,7 @@
 /* Attention on Ascend as a framework runs it unfused, for comparison: a launch for each of
  *   S = Q K^T, mask = an S_q x S_kv tensor of 0 and -inf, S *= scale, S += mask, P32 = softmax(S), P = P32 cast, O = P V
- * (the mask's two only where there is one). kernel/matmul_ascend.cpp, kernel/eager_ascend.cpp. S, mask and P of problem.dtype, P32
- * in fp32, all heads at once: 6 * batch * heads_q * S_q * S_kv bytes of workspace, and the mask's. */
+ * (the mask's two only where there is one). kernel/matmul_ascend.cpp, kernel/eager_ascend.cpp. S, mask and P of
+ * problem.dtype, P32 in fp32, all heads at once: 6 * batch * heads_q * S_q * S_kv bytes of workspace, and the mask's. */
 #include <stdio.h>
 
 #include "ascend/host/unfused_ascend.h"
@@ -15,8 +15,8 @@ fa_status fa_eager_ascend_prepare(fa_plan *plan) {
                                                       &fa_ascend_wide_softmax_code, &fa_ascend_cast_code};
   const fa_status status = fa_ascend_prepare_unfused(plan, 0, 1, codes, PASSES);
   if (status == FA_OK)
-    snprintf(plan->reason, sizeof plan->reason, "eager attention: two products and a pass over the scores of all heads for each step "
-             "between");
+    snprintf(plan->reason, sizeof plan->reason,
+             "eager attention: two products and a pass over the scores of all heads for each step between");
   return status;
 }
 

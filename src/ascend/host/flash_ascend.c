@@ -19,9 +19,10 @@ static void describe(fa_plan *plan, const fa_ascend_choice *c) {
   const fa_ascend_attention *t = &c->tiling;
   char parts[48] = "";
   if (t->kv_splits > 1) snprintf(parts, sizeof parts, ", keys in %d parts", t->kv_splits);
-  snprintf(plan->reason, sizeof plan->reason, "%d items of %d rows on %d groups of cores%s%s; S, P and O in rings of %d, QK %d %s ahead",
-           t->items, t->level1_rows, c->blocks, t->packs_group ? ", a KV head's query heads as rows" : "", parts, t->ring,
-           t->preload, t->preload == 1 ? "tile" : "tiles");
+  snprintf(plan->reason, sizeof plan->reason,
+           "%d items of %d rows on %d groups of cores%s%s; S, P and O in rings of %d, QK %d %s ahead", t->items,
+           t->level1_rows, c->blocks, t->packs_group ? ", a KV head's query heads as rows" : "", parts, t->ring, t->preload,
+           t->preload == 1 ? "tile" : "tiles");
   plan->tiles.level1_rows = t->level1_rows;
   plan->tiles.level1_keys = t->level1_keys;
   plan->tiles.level2_rows = t->level2_rows;

@@ -305,7 +305,8 @@ static fa_status start(const fa_context *context, const fa_ascend_launch *launch
   data->is_within_run = 1;
   if (data->view.watch) data->view.watch(data->view.user, code->function, &report);
   pthread_mutex_unlock(&data->turn);
-  return is_right ? FA_OK : fa_fail(FA_ERROR_DEVICE, "ascend-sim:%d, %s: %.400s", context->device_index, code->function, report.line);
+  return is_right ? FA_OK
+                  : fa_fail(FA_ERROR_DEVICE, "ascend-sim:%d, %s: %.400s", context->device_index, code->function, report.line);
 }
 
 static const fa_ascend_runtime runtime = {find, start};
@@ -334,7 +335,8 @@ typedef struct row_side {
 /* w_x = exp(lse_x - m); a side that saw no key is left out rather than multiplied by 0. */
 static float merge_row(fa_dtype dtype, int64_t dim, row_side a, row_side b) {
   const float most = a.lse > b.lse || isnan(a.lse) ? a.lse : b.lse;
-  const float weight_a = a.lse == -INFINITY ? 0.0f : expf(a.lse - most), weight_b = b.lse == -INFINITY ? 0.0f : expf(b.lse - most);
+  const float weight_a = a.lse == -INFINITY ? 0.0f : expf(a.lse - most);
+  const float weight_b = b.lse == -INFINITY ? 0.0f : expf(b.lse - most);
   const float sum = weight_a + weight_b;
   for (int64_t d = 0; d < dim; ++d) {
     float value = 0.0f;

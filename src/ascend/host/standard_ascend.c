@@ -12,7 +12,8 @@ fa_status fa_standard_ascend_prepare(fa_plan *plan) {
   static const fa_ascend_code *const codes[] = {&fa_ascend_softmax_code};
   const fa_status status = fa_ascend_prepare_unfused(plan, 1, 0, codes, 1);
   if (status == FA_OK)
-    snprintf(plan->reason, sizeof plan->reason, "standard attention, unfused: two products and one pass over the scores of all heads");
+    snprintf(plan->reason, sizeof plan->reason,
+             "standard attention, unfused: two products and one pass over the scores of all heads");
   return status;
 }
 

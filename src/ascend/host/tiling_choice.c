@@ -150,9 +150,10 @@ static fa_status choose_tiles(const fa_ascend_wish *wish, int64_t groups, fa_asc
     if (fits(t)) return FA_OK;
     if (is_fixed || t->level1_keys <= t->cube_keys) break;
   }
-  return fa_fail(is_fixed ? FA_ERROR_ARGUMENT : FA_ERROR_UNSUPPORTED, "tiles of %d x %d keys, %d rows at a time, with head sizes %d "
-                 "and %d do not fit in the %d KB of UB; use smaller ones", t->level1_rows, t->level1_keys, t->level2_rows,
-                 t->head_dim_qk, t->head_dim_v, FA_ASCEND_UB_BYTES / 1024);
+  return fa_fail(is_fixed ? FA_ERROR_ARGUMENT : FA_ERROR_UNSUPPORTED,
+                 "tiles of %d x %d keys, %d rows at a time, with head sizes %d and %d do not fit in the %d KB of UB; use "
+                 "smaller ones", t->level1_rows, t->level1_keys, t->level2_rows, t->head_dim_qk, t->head_dim_v,
+                 FA_ASCEND_UB_BYTES / 1024);
 }
 
 static fa_status check_wish(const fa_ascend_wish *wish) {
@@ -161,7 +162,8 @@ static fa_status check_wish(const fa_ascend_wish *wish) {
     return fa_fail(FA_ERROR_ARGUMENT, "level-one rows are %lld; they must be a multiple of 16 up to %d",
                    (long long)wish->level1_rows, MOST_ROWS);
   if (wish->cube_keys < 0 || cube > CUBE_KEYS || power_of_two_from(cube) != cube)
-    return fa_fail(FA_ERROR_ARGUMENT, "keys of a Cube block are %lld; they must be 16, 32, 64 or 128", (long long)wish->cube_keys);
+    return fa_fail(FA_ERROR_ARGUMENT, "keys of a Cube block are %lld; they must be 16, 32, 64 or 128",
+                   (long long)wish->cube_keys);
   if (wish->level1_keys < 0 || wish->level1_keys > LEVEL1_KEYS || wish->level1_keys % cube)
     return fa_fail(FA_ERROR_ARGUMENT, "level-one keys are %lld; they must be a multiple of %lld up to %d",
                    (long long)wish->level1_keys, (long long)cube, LEVEL1_KEYS);

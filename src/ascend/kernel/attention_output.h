@@ -281,6 +281,8 @@ class AttentionOutput {
                            0, kLanes);
       PipeBarrier<PIPE_ALL>();
     }
+    SetFlag<HardEvent::S_V>(0); // of a last row that was looked at and left
+    WaitFlag<HardEvent::S_V>(0);
   }
 
   const fa_ascend_attention *t_;

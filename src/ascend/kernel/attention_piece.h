@@ -25,8 +25,12 @@ struct AttentionPiece {
   int32_t buffer;         // of scores
   bool ends_tile;
   // The band's edges (attention_mask.h). Lower: groups before none_to keep nothing, those from full_from on everything; upper: those
-  // before full_to keep everything, those from none_from on nothing.
+  // before full_to keep everything, those from none_from on nothing. Between them lie windows, the upper edge's first: which of those
+  // that are kept, and how many of them are new.
   int32_t none_to, full_from, full_to, none_from;
+  uint8_t windows[4], loaded[4];
+  int32_t windows_loaded;
+  bool has_open_tail; // behind the last key are lanes that no edge fills
 };
 
 // `repeats` times 64 elements, which may be more than one instruction takes.
@@ -44,6 +48,7 @@ struct AttentionUb {
   LocalTensor<T> weights[2];
   LocalTensor<float> acc, part[2];
   LocalTensor<uint8_t> masks[3];
+  LocalTensor<uint8_t> windows;
   LocalTensor<float> reduced;
   LocalTensor<float> folded[4];
   LocalTensor<float> maximum, sum, factor;        // [stat_slots][64]
@@ -68,6 +73,7 @@ struct AttentionUb {
       weights[n] = ub.GetWithOffset<T>(static_cast<uint32_t>(lay.weights_bytes / 2),
                                        static_cast<uint32_t>(lay.weights + n * lay.weights_bytes));
     for (int32_t n = 0; n < 2; ++n) part[n] = Floats(ub, lay.part + n * lay.part_rows * lay.dim * 4, lay.part_rows * lay.dim);
+    windows = ub.GetWithOffset<uint8_t>(static_cast<uint32_t>(lay.windows_kept * rows * 8), static_cast<uint32_t>(lay.windows));
     acc = Floats(ub, lay.acc, lay.half_rows * lay.dim);
     reduced = Floats(ub, lay.reduced, (lay.folded - lay.reduced) / 4);
     for (int32_t n = 0; n < 4; ++n) folded[n] = Floats(ub, lay.folded + n * rows * 32, rows * 8);

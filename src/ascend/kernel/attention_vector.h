@@ -140,7 +140,6 @@ class AttentionVector {
       WaitFlag<HardEvent::V_MTE2>(kScoresFlag + piece.buffer);
       AttentionLoadRows(ub_.scores[piece.buffer], s_ring_ + RingOffset(piece.tile, first + load_row_), piece.rows, tile.keys,
                         t_->level1_keys, piece.wide);
-      mask_.Place(piece, tile.item, query, tile.key);
       mask_.Load(piece, tile.item, query, tile.key);
       SetFlag<HardEvent::MTE2_V>(kScoresFlag + piece.buffer);
     }

@@ -109,17 +109,18 @@ class AttentionWork {
     item.kv_head = t_->packs_group ? head : head / t_->group;
     item.head = t_->packs_group ? head * t_->group : head;
 
+    const uint64_t entry = static_cast<uint64_t>(item.batch);
     int64_t queries = t_->max_seqlen_q, keys = t_->max_seqlen_kv;
     item.q_start = item.kv_start = 0;
     if (t_->ragged_q) {
-      item.q_start = cu_seqlens_q_.GetValue(item.batch);
-      queries = AttentionClamp(cu_seqlens_q_.GetValue(item.batch + 1) - item.q_start, 0, t_->max_seqlen_q);
+      item.q_start = cu_seqlens_q_.GetValue(entry);
+      queries = AttentionClamp(cu_seqlens_q_.GetValue(entry + 1) - item.q_start, 0, t_->max_seqlen_q);
     }
     if (t_->ragged_kv) {
-      item.kv_start = cu_seqlens_kv_.GetValue(item.batch);
-      keys = AttentionClamp(cu_seqlens_kv_.GetValue(item.batch + 1) - item.kv_start, 0, t_->max_seqlen_kv);
+      item.kv_start = cu_seqlens_kv_.GetValue(entry);
+      keys = AttentionClamp(cu_seqlens_kv_.GetValue(entry + 1) - item.kv_start, 0, t_->max_seqlen_kv);
     }
-    if (t_->has_seqlens_kv) keys = AttentionClamp(seqlens_kv_.GetValue(item.batch), 0, t_->max_seqlen_kv);
+    if (t_->has_seqlens_kv) keys = AttentionClamp(seqlens_kv_.GetValue(entry), 0, t_->max_seqlen_kv);
     const int64_t offset = keys - queries;
     item.lower = t_->window_left < 0 ? -kUnlimited : offset - t_->window_left;
     item.upper = t_->window_right < 0 ? kUnlimited : offset + t_->window_right;
@@ -219,12 +220,15 @@ __aicore__ inline void AttentionLoadRows(const LocalTensor<T> &to, __gm__ T *fro
   GlobalTensor<T> source;
   if (rows == 1 || (gap >= 0 && gap <= kMostGap)) {
     source.SetGlobalBuffer(from);
-    DataCopyPad(to, source, DataCopyExtParams(static_cast<uint16_t>(rows), bytes, rows == 1 ? 0 : gap, (pitch - whole) / block, 0), pad);
+    DataCopyPad(to, source,
+                DataCopyExtParams(static_cast<uint16_t>(rows), bytes, rows == 1 ? 0 : static_cast<uint32_t>(gap),
+                                  static_cast<uint32_t>((pitch - whole) / block), 0),
+                pad);
     return;
   }
   for (int32_t r = 0; r < rows; ++r) {
     source.SetGlobalBuffer(from + r * stride);
-    DataCopyPad(to[r * pitch], source, DataCopyExtParams(1, bytes, 0, 0, 0), pad);
+    DataCopyPad(to[static_cast<uint32_t>(r * pitch)], source, DataCopyExtParams(1, bytes, 0, 0, 0), pad);
   }
 }
 
@@ -239,12 +243,14 @@ __aicore__ inline void AttentionStoreRows(__gm__ T *to, const LocalTensor<T> &fr
   GlobalTensor<T> target;
   if (rows == 1 || (gap >= 0 && gap <= kMostGap)) {
     target.SetGlobalBuffer(to);
-    DataCopyPad(target, from, DataCopyExtParams(static_cast<uint16_t>(rows), bytes, (pitch - whole) / block, rows == 1 ? 0 : gap, 0));
+    DataCopyPad(target, from,
+                DataCopyExtParams(static_cast<uint16_t>(rows), bytes, static_cast<uint32_t>((pitch - whole) / block),
+                                  rows == 1 ? 0 : static_cast<uint32_t>(gap), 0));
     return;
   }
   for (int32_t r = 0; r < rows; ++r) {
     target.SetGlobalBuffer(to + r * stride);
-    DataCopyPad(target, from[r * pitch], DataCopyExtParams(1, bytes, 0, 0, 0));
+    DataCopyPad(target, from[static_cast<uint32_t>(r * pitch)], DataCopyExtParams(1, bytes, 0, 0, 0));
   }
 }
 

@@ -1,12 +1,13 @@
-// Attention as a framework runs it unfused, between its two products S = Q K^T and O = P V: each of these is a launch of its own that
-// reads and writes all of the scores, [batch * heads][S_q][S_kv].
+// Attention as a framework runs it unfused, between its two products S = Q K^T and O = P V: each of these is a launch
+// of its own that reads and writes all of the scores, [batch * heads][S_q][S_kv].
 //   fa_eager_mask_tensor_ascend  mask = 0 where the band keeps, -inf elsewhere, one S_q x S_kv tensor of the input type
 //   fa_eager_scale_ascend        S *= scale                    S f16 or bf16
 //   fa_eager_add_ascend          S += mask                     broadcast over heads
 //   fa_eager_softmax_ascend      P32 = softmax(S), lse         fp32 out (softmax_rows.h)
 //   fa_eager_cast_ascend         P = P32                       f16 or bf16 out
-// Element-wise ones take rows, or parts of one, through UB: two buffers in, two out, arithmetic in fp32. Bound: GM (2 + 2 bytes a score,
-// the mask 2 more from L2, the softmax 2 + 4, the cast 4 + 2), Vector 2 to 5 cycles for 64 elements.
+// Element-wise ones take rows, or parts of one, through UB: two buffers in, two out, arithmetic in fp32.
+// Bound: GM (2 + 2 bytes a score, the mask 2 more from L2, the softmax 2 + 4, the cast 4 + 2); Vector 2 to 5 cycles for
+// 64 elements.
 #include "softmax_rows.h"
 
 namespace {
@@ -91,7 +92,8 @@ class Elements {
     }
 
     Pieces pieces;
-    pieces.Begin(t_, pass == kMask ? (t_.mask_batch ? t_.batch : 1) : static_cast<int64_t>(t_.batch) * t_.heads, kElements);
+    pieces.Begin(t_, pass == kMask ? (t_.mask_batch ? t_.batch : 1) : static_cast<int64_t>(t_.batch) * t_.heads,
+                 kElements);
     int32_t loaded = 0;
     if (pieces.is_valid) Load(pieces.piece, loaded++ % 2);
     for (int32_t n = 0; pieces.is_valid; ++n) {
@@ -115,10 +117,11 @@ class Elements {
     if (pass == kMask) return;
     const int64_t matrix = pass == kCast ? t_.y_matrix : t_.x_matrix, row = pass == kCast ? t_.y_row : t_.x_row;
     WaitFlag<HardEvent::V_MTE2>(n);
-    fa_passes::RowsIn(from_[n], in_ + (piece.matrix * matrix + piece.row * row + piece.column), row, piece.rows, piece.columns,
-                      piece.pitch);
+    fa_passes::RowsIn(from_[n], in_ + (piece.matrix * matrix + piece.row * row + piece.column), row, piece.rows,
+                      piece.columns, piece.pitch);
     if (pass == kAdd)
-      fa_passes::RowsIn(with_[n], mask_ + (piece.matrix / t_.heads * t_.mask_batch + piece.row * t_.mask_row + piece.column),
+      fa_passes::RowsIn(with_[n],
+                        mask_ + (piece.matrix / t_.heads * t_.mask_batch + piece.row * t_.mask_row + piece.column),
                         t_.mask_row, piece.rows, piece.columns, piece.pitch);
     SetFlag<HardEvent::MTE2_V>(n);
   }
@@ -145,8 +148,8 @@ class Elements {
     SetFlag<HardEvent::V_MTE3>(n);
     WaitFlag<HardEvent::V_MTE3>(n);
     const int64_t matrix = pass == kMask ? t_.mask_batch : t_.x_matrix, row = pass == kMask ? t_.mask_row : t_.x_row;
-    fa_passes::RowsOut(out_ + (piece.matrix * matrix + piece.row * row + piece.column), to_[n], row, piece.rows, piece.columns,
-                       piece.pitch);
+    fa_passes::RowsOut(out_ + (piece.matrix * matrix + piece.row * row + piece.column), to_[n], row, piece.rows,
+                       piece.columns, piece.pitch);
     SetFlag<HardEvent::MTE3_V>(n);
     PipeBarrier<PIPE_V>();
   }
@@ -195,25 +198,30 @@ __aicore__ inline void Run(GM_ADDR in, GM_ADDR mask, GM_ADDR out, GM_ADDR tiling
 extern "C" __global__ __aicore__ void fa_eager_mask_tensor_ascend(GM_ADDR mask, GM_ADDR workspace, GM_ADDR tiling) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
   (void)workspace;
-  if ASCEND_IS_AIV Run<kMask>(mask, mask, mask, tiling);
+  if ASCEND_IS_AIV
+    Run<kMask>(mask, mask, mask, tiling);
 }
 
 // x: S, read and written.
 extern "C" __global__ __aicore__ void fa_eager_scale_ascend(GM_ADDR x, GM_ADDR workspace, GM_ADDR tiling) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
   (void)workspace;
-  if ASCEND_IS_AIV Run<kScale>(x, x, x, tiling);
+  if ASCEND_IS_AIV
+    Run<kScale>(x, x, x, tiling);
 }
 
 // x: S, read and written; mask: read.
 extern "C" __global__ __aicore__ void fa_eager_add_ascend(GM_ADDR x, GM_ADDR mask, GM_ADDR workspace, GM_ADDR tiling) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
   (void)workspace;
-  if ASCEND_IS_AIV Run<kAdd>(x, mask, x, tiling);
+  if ASCEND_IS_AIV
+    Run<kAdd>(x, mask, x, tiling);
 }
 
-// x: S, read; y: P in fp32, written; lse: not read if the tiling has none. The tiling's band keeps everything, its block_rows are 0.
-extern "C" __global__ __aicore__ void fa_eager_softmax_ascend(GM_ADDR x, GM_ADDR y, GM_ADDR lse, GM_ADDR workspace, GM_ADDR tiling) {
+// x: S, read; y: P in fp32, written; lse: not read if the tiling has none. The tiling's band keeps everything, its
+// block_rows are 0.
+extern "C" __global__ __aicore__ void fa_eager_softmax_ascend(GM_ADDR x, GM_ADDR y, GM_ADDR lse, GM_ADDR workspace,
+                                                              GM_ADDR tiling) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
   (void)workspace;
   if ASCEND_IS_AIV {
@@ -229,5 +237,6 @@ extern "C" __global__ __aicore__ void fa_eager_softmax_ascend(GM_ADDR x, GM_ADDR
 extern "C" __global__ __aicore__ void fa_eager_cast_ascend(GM_ADDR y, GM_ADDR x, GM_ADDR workspace, GM_ADDR tiling) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
   (void)workspace;
-  if ASCEND_IS_AIV Run<kCast>(y, y, x, tiling);
+  if ASCEND_IS_AIV
+    Run<kCast>(y, y, x, tiling);
 }

@@ -1,16 +1,19 @@
 // C[b, h] = A[b, h] B[b, h / group] on the Cube: the matrix product of standard attention, S = Q K^T and O = P V.
 //
-// A m x k and C m x n row by row, B k x n or, transposed, n x k, all f16 or bf16; sums in fp32, C rounded to the input type or
-// left in fp32; m, n, k, strides any (matmul_tiling.h). A band leaves out what standard attention's mask makes 0.
+// A m x k and C m x n row by row, B k x n or, transposed, n x k, all f16 or bf16; sums in fp32, C rounded to the input
+// type or left in fp32; m, n, k, strides any (matmul_tiling.h). A band leaves out what attention's mask makes 0.
 //
-// Tiles: level one tile_m x tile_n of C a core, from chunks of k in L1 (A 2 x 128 KB, B 2 x 128 KB, ND to Nz on the way); level two
-// base_m x base_n x base_k through L0A and L0B (2 x 32 KB each) into halves of L0C (2 x 64 KB). Two walks over the core's tiles run
-// ahead of the product by a chunk each, so that L1 is filled across the ends of tiles; every buffer is double.
-//   - Chunks that do not hold all of k ("deep"): tile_m = 2 base_m and tile_n = base_n, both halves of L0C grow together, and a
-//     block of B in L0B serves both. At 256 x 128 with 128 of k: Cube 1024 cycles, MTE1 512, MTE2 565 plus latency.
-//   - Chunks that do ("flat", Q K^T): the tile is many base blocks, each finished before the next; where B's block fits in L0B
-//     whole it stays there for all rows of the tile.
-// Bound: the Cube (deep); L0C to GM (flat: 64 x 256 blocks write a row of 512 bytes in 4.45 cycles); HBM where C does not fit in L2.
+// Tiles: level one tile_m x tile_n of C a core, from chunks of k in L1 (A 2 x 128 KB, B 2 x 128 KB, ND to Nz on the
+// way); level two base_m x base_n x base_k through L0A and L0B (2 x 32 KB each) into halves of L0C (2 x 64 KB). Two
+// walks over the core's tiles run ahead of the product by a chunk each, so that L1 is filled across the ends of tiles;
+// every buffer is double.
+//   - Chunks that do not hold all of k ("deep"): tile_m = 2 base_m and tile_n = base_n, both halves of L0C grow
+//     together, and a block of B in L0B serves both. At 256 x 128 with 128 of k: Cube 1024 cycles, MTE1 512, MTE2 565
+//     plus latency.
+//   - Chunks that do ("flat", Q K^T): the tile is many base blocks, each finished before the next; where B's block fits
+//     in L0B whole it stays there for all rows of the tile.
+// Bound: the Cube (deep); L0C to GM (flat: 64 x 256 blocks write a row of 512 bytes in 4.45 cycles); HBM where A or C
+// is not in L2. model, 910B2: 4096 x 4096 x 4096 in f16 takes 412 us without the launch, 94 % of the Cube's peak.
 #include "kernel_operator.h"
 
 #include "matmul_walk.h"
@@ -19,11 +22,11 @@ using namespace AscendC;
 
 namespace {
 
-constexpr int32_t kHalfL0 = 16384;       // elements of half of L0A or L0B
-constexpr int32_t kHalfC = 16384;        // fp32 of half of L0C
-constexpr int32_t kFractal = 256;        // elements
-constexpr int32_t kMoveStride = 65535;   // most elements between rows of one move
-constexpr int32_t kB = 2;                // B's flags follow A's
+constexpr int32_t kHalfL0 = 16384;     // elements of half of L0A or L0B
+constexpr int32_t kHalfC = 16384;      // fp32 of half of L0C
+constexpr int32_t kFractal = 256;      // elements
+constexpr int32_t kMoveStride = 65535; // most elements between rows of one move
+constexpr int32_t kB = 2;              // B's flags follow A's
 
 __aicore__ inline int32_t Blocks16(int64_t n) { return static_cast<int32_t>((n + 15) / 16); }
 
@@ -87,8 +90,8 @@ class Matmul {
     depth = walk.depth_begin;
   }
 
-  // rows x columns in GM to Nz in L1, `high` rows a column of fractals. One move if its fields can say the stride, in units of
-  // two elements if need be.
+  // rows x columns in GM to Nz in L1, `high` rows a column of fractals. One move if its fields can say the stride, in
+  // units of two elements if need be.
   __aicore__ inline void Move(const LocalTensor<T> &to, __gm__ T *from, int64_t stride, int32_t rows, int32_t columns,
                               int32_t high) {
     GlobalTensor<T> source;
@@ -105,7 +108,8 @@ class Matmul {
       if (rows > 1) move.srcDValue = static_cast<uint16_t>(stride);
       source.SetGlobalBuffer(from);
       DataCopy(to, source, move);
-    } else if (stride > 0 && stride <= 2 * kMoveStride && stride % 2 == 0 && columns % 2 == 0 && (uint64_t)from % 4 == 0) {
+    } else if (stride > 0 && stride <= 2 * kMoveStride && stride % 2 == 0 && columns % 2 == 0 &&
+               (uint64_t)from % 4 == 0) {
       GlobalTensor<float> pairs;
       pairs.SetGlobalBuffer((__gm__ float *)from);
       move.dValue = static_cast<uint16_t>(columns / 2);
@@ -144,9 +148,11 @@ class Matmul {
     const int64_t at = next_b_.batch * t_.b_batch + next_b_.head / t_.group * t_.b_head;
     WaitFlag<HardEvent::MTE1_MTE2>(kB + buffer);
     if (t_.b_is_transposed)
-      Move(l1b_[buffer], b_ + (at + next_b_.column * t_.b_row + depth_b_), t_.b_row, columns, depth, Blocks16(columns) * 16);
+      Move(l1b_[buffer], b_ + (at + next_b_.column * t_.b_row + depth_b_), t_.b_row, columns, depth,
+           Blocks16(columns) * 16);
     else
-      Move(l1b_[buffer], b_ + (at + depth_b_ * t_.b_row + next_b_.column), t_.b_row, depth, columns, Blocks16(depth) * 16);
+      Move(l1b_[buffer], b_ + (at + depth_b_ * t_.b_row + next_b_.column), t_.b_row, depth, columns,
+           Blocks16(depth) * 16);
     SetFlag<HardEvent::MTE2_MTE1>(kB + buffer);
     depth_b_ += depth;
     if (depth_b_ < next_b_.depth_end) return;
@@ -169,8 +175,8 @@ class Matmul {
   // ------------------------------------------------------------------ L1 to L0
 
   // across x down fractals, `step` apart in L1, to rows of fractals; as few instructions as there are.
-  __aicore__ inline void Fractals(const LocalTensor<T> &to, const LocalTensor<T> &from, int32_t down, int32_t down_step, int32_t across,
-                                  int32_t across_step, bool transposes) {
+  __aicore__ inline void Fractals(const LocalTensor<T> &to, const LocalTensor<T> &from, int32_t down, int32_t down_step,
+                                  int32_t across, int32_t across_step, bool transposes) {
     LoadData2DParams load;
     load.ifTranspose = transposes;
     if (down <= across) {
@@ -193,35 +199,33 @@ class Matmul {
     InitConstValue(to.template ReinterpretCast<half>(), fill);
   }
 
-  // Rows from `row` on of the tile's `high` rows, from `depth` on in the chunk; to L0A row of fractals by row of fractals.
+  // Rows from `row` on of the tile's `high` rows, from `depth` on in the chunk; to L0A row of fractals by row of
+  // fractals.
   __aicore__ inline void LoadA(int32_t slot, int32_t high, int32_t row, int32_t rows, int32_t at, int32_t depth) {
     WaitFlag<HardEvent::M_MTE1>(slot);
-    if (high == 0)
-      Zeros(l0a_[slot], Blocks16(rows));
+    if (high == 0) Zeros(l0a_[slot], Blocks16(rows));
     else
-      Fractals(l0a_[slot], l1a_[taken_a_ % 2][(at / 16 * high + row / 16) * kFractal], Blocks16(rows), 1, Blocks16(depth), high,
-               false);
+      Fractals(l0a_[slot], l1a_[taken_a_ % 2][(at / 16 * high + row / 16) * kFractal], Blocks16(rows), 1,
+               Blocks16(depth), high, false);
   }
 
-  // Columns from `column` on, to L0B with 16 of k after 16 of k. K's fractals already are what L0B wants of K^T; V's are turned.
+  // Columns from `column` on, to L0B with 16 of k after 16 of k. K's fractals already are what L0B wants of K^T; V's
+  // are turned.
   __aicore__ inline void LoadB(int32_t slot, int32_t high, int32_t column, int32_t columns, int32_t at, int32_t depth) {
     WaitFlag<HardEvent::M_MTE1>(kB + slot);
     const LocalTensor<T> &from = l1b_[taken_b_ % 2];
     const int32_t across = Blocks16(columns), down = Blocks16(depth);
-    if (high == 0)
-      Zeros(l0b_[slot], across);
+    if (high == 0) Zeros(l0b_[slot], across);
     else if (!t_.b_is_transposed)
       Fractals(l0b_[slot], from[(column / 16 * high + at / 16) * kFractal], down, 1, across, high, true);
-    else if (across == high)
-      Fractals(l0b_[slot], from[at / 16 * high * kFractal], 1, 0, down * across, 1, false);
-    else
-      Fractals(l0b_[slot], from[(at / 16 * high + column / 16) * kFractal], down, high, across, 1, false);
+    else if (across == high) Fractals(l0b_[slot], from[at / 16 * high * kFractal], 1, 0, down * across, 1, false);
+    else Fractals(l0b_[slot], from[(at / 16 * high + column / 16) * kFractal], down, high, across, 1, false);
   }
 
   // ------------------------------------------------------------------ product
 
-  __aicore__ inline void Multiply(int32_t half_c, int32_t slot_a, int32_t slot_b, int32_t rows, int32_t columns, int32_t depth,
-                                  bool begins) {
+  __aicore__ inline void Multiply(int32_t half_c, int32_t slot_a, int32_t slot_b, int32_t rows, int32_t columns,
+                                  int32_t depth, bool begins) {
     SetFlag<HardEvent::MTE1_M>(slot_a);
     WaitFlag<HardEvent::MTE1_M>(slot_a);
     if (begins) WaitFlag<HardEvent::FIX_M>(half_c);
@@ -235,7 +239,8 @@ class Matmul {
     SetFlag<HardEvent::M_MTE1>(slot_a);
   }
 
-  __aicore__ inline void Store(int32_t half_c, const MatmulWalk &tile, int32_t row, int32_t rows, int32_t column, int32_t columns) {
+  __aicore__ inline void Store(int32_t half_c, const MatmulWalk &tile, int32_t row, int32_t rows, int32_t column,
+                               int32_t columns) {
     SetFlag<HardEvent::M_FIX>(half_c);
     WaitFlag<HardEvent::M_FIX>(half_c);
     FixpipeParamsV220 fix;
@@ -243,7 +248,8 @@ class Matmul {
     fix.mSize = static_cast<uint16_t>(rows);
     fix.srcStride = static_cast<uint16_t>(Blocks16(rows) * 16);
     fix.quantPre = sizeof(C) == 4 ? NoQuant : (t_.is_bf16 ? F322BF16 : F322F16);
-    __gm__ C *to = c_ + (tile.batch * t_.c_batch + tile.head * t_.c_head + (tile.row + row) * t_.c_row + tile.column + column);
+    __gm__ C *to =
+        c_ + (tile.batch * t_.c_batch + tile.head * t_.c_head + (tile.row + row) * t_.c_row + tile.column + column);
     GlobalTensor<C> out;
     out.SetGlobalBuffer(to);
     if (t_.c_row > 0 && t_.c_row <= 0xffffffff) {
@@ -316,7 +322,8 @@ class Matmul {
         const int32_t deep = static_cast<int32_t>(MatmulLeast(t_.base_m, rows - row));
         const int32_t half = half_c_++ % 2;
         for (int32_t n = 0; n < parts; ++n) {
-          const int32_t at = n * t_.base_k, part = depth ? static_cast<int32_t>(MatmulLeast(t_.base_k, depth - at)) : 16;
+          const int32_t at = n * t_.base_k,
+                        part = depth ? static_cast<int32_t>(MatmulLeast(t_.base_k, depth - at)) : 16;
           const int32_t slot_a = slot_a_++ % 2, slot_b = (stays ? first_slot + n : slot_b_++) % 2;
           if (!stays || row == begin) LoadB(slot_b, high_b, column, wide, at, part);
           LoadA(slot_a, high_a, row, deep, at, part);
@@ -334,7 +341,8 @@ class Matmul {
   }
 
   __aicore__ inline bool Keeps(const MatmulWalk &tile, int32_t row, int32_t column, int32_t columns) {
-    return MatmulWalk::Keeps(t_, tile.row + row, MatmulLeast(t_.base_m, tile.rows - row), tile.column + column, columns);
+    return MatmulWalk::Keeps(t_, tile.row + row, MatmulLeast(t_.base_m, tile.rows - row), tile.column + column,
+                             columns);
   }
 
   fa_ascend_matmul t_;
@@ -366,7 +374,8 @@ __aicore__ inline fa_ascend_matmul ReadTiling(GM_ADDR at) {
 } // namespace
 
 // a, b: the input type; c: the input type or fp32. workspace is not used.
-extern "C" __global__ __aicore__ void fa_matmul_ascend(GM_ADDR a, GM_ADDR b, GM_ADDR c, GM_ADDR workspace, GM_ADDR tiling) {
+extern "C" __global__ __aicore__ void fa_matmul_ascend(GM_ADDR a, GM_ADDR b, GM_ADDR c, GM_ADDR workspace,
+                                                       GM_ADDR tiling) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIC_ONLY);
   (void)workspace;
   if ASCEND_IS_AIC {

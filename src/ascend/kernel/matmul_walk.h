@@ -1,9 +1,10 @@
 // Which tiles of C a core computes, and in what order. Part of matmul_ascend.cpp.
 //
-// Matrices in order; of each the rows of tiles in groups of `swizzle`, the last first (under a causal band they have most to do);
-// of a group the columns one after the other, forwards and backwards in turn, so that at any time the cores work on a block of
-// C about as high as wide and find A and B in L2. Round n of the cores over this order runs the other way round in odd n: under a
-// band, where rows of tiles cost more and more, two rounds cost every core the same.
+// Matrices in order; of each the rows of tiles in groups of `swizzle`, the last first (under a causal band they have
+// most to do); of a group the columns one after the other, forwards and backwards in turn, so that at any time the
+// cores work on a block of C about as high as wide and find A and B in L2. Round n of the cores over this order runs
+// the other way round in odd n: under a band, where rows of tiles cost more and more, two rounds cost every core the
+// same.
 #ifndef FA_ASCEND_MATMUL_WALK_H
 #define FA_ASCEND_MATMUL_WALK_H
 
@@ -91,7 +92,8 @@ class MatmulWalk {
 
  public:
   // Whether any element of a block lies in the band.
-  __aicore__ static inline bool Keeps(const fa_ascend_matmul &t, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  __aicore__ static inline bool Keeps(const fa_ascend_matmul &t, int64_t row, int64_t rows, int64_t column,
+                                      int64_t columns) {
     return column <= row + rows - 1 + t.band_upper && column + columns - 1 >= row + t.band_lower;
   }
 

@@ -1,9 +1,9 @@
-// What the passes over scores have in common: how cores share rows, and softmax's steps on rows in UB. Part of softmax_ascend.cpp and
-// eager_ascend.cpp.
+// What the passes over scores have in common: how cores share rows, and softmax's steps on rows in UB. Part of
+// softmax_ascend.cpp and eager_ascend.cpp.
 //
-// A block of rows in UB is R rows of W fp32, W a multiple of 64, one behind the other: R * W elements to operations that do not care
-// for rows. Reductions go a level at a time, 8 to 1 by blocks (1 cycle a repeat), until a row is 64 elements or fewer, which
-// WholeReduce makes 1 of (3 to 7 cycles a repeat).
+// A block of rows in UB is R rows of W fp32, W a multiple of 64, one behind the other: R * W elements to operations
+// that do not care for rows. Reductions go a level at a time, 8 to 1 by blocks (1 cycle a repeat), until a row is 64
+// elements or fewer, which WholeReduce makes 1 of (3 to 7 cycles a repeat).
 #ifndef FA_ASCEND_PASSES_PARTS_H
 #define FA_ASCEND_PASSES_PARTS_H
 
@@ -15,11 +15,11 @@ namespace fa_passes {
 
 using namespace AscendC;
 
-constexpr int32_t kMostRows = 128;       // of a block
-constexpr int32_t kMostRepeats = 248;    // a multiple of 8 below 256, so that what follows begins at 32 bytes
-constexpr int64_t kAligned = 16;         // elements of the input type in 32 bytes
-constexpr float kLowest = -3.0e38f;      // what a row's maximum is at least: a row that keeps nothing has weights 0, not NaN
-constexpr float kTiny = 1.0e-37f;        // what a row's sum is at least
+constexpr int32_t kMostRows = 128;    // of a block
+constexpr int32_t kMostRepeats = 248; // a multiple of 8 below 256, so that what follows begins at 32 bytes
+constexpr int64_t kAligned = 16;      // elements of the input type in 32 bytes
+constexpr float kLowest = -3.0e38f; // what a row's maximum is at least: a row that keeps nothing has weights 0, not NaN
+constexpr float kTiny = 1.0e-37f;   // what a row's sum is at least
 constexpr float kMinusInfinity = -__builtin_inff();
 
 __aicore__ inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -46,7 +46,8 @@ __aicore__ inline fa_ascend_passes ReadTiling(GM_ADDR at) {
   return t;
 }
 
-// Items are dealt out in rounds, every other one backwards: under a band item after item costs less, two rounds cost all the same.
+// Items are dealt out in rounds, every other one backwards: under a band item after item costs less, two rounds cost
+// all the same.
 class Deal {
  public:
   __aicore__ inline void Begin(int64_t items) {
@@ -70,9 +71,11 @@ class Deal {
 
 // ------------------------------------------------------------------ between GM and UB
 
-// rows x columns to rows of `pitch` elements in UB, a multiple of 32 bytes; the last block of a row is filled with zeros.
+// rows x columns to rows of `pitch` elements in UB, a multiple of 32 bytes; the last block of a row is filled with
+// zeros.
 template <typename T>
-__aicore__ inline void RowsIn(const LocalTensor<T> &to, __gm__ T *from, int64_t stride, int32_t rows, int32_t columns, int32_t pitch) {
+__aicore__ inline void RowsIn(const LocalTensor<T> &to, __gm__ T *from, int64_t stride, int32_t rows, int32_t columns,
+                              int32_t pitch) {
   constexpr int32_t in_block = 32 / sizeof(T);
   const int32_t whole = static_cast<int32_t>(RoundUp(columns, in_block));
   GlobalTensor<T> source;
@@ -89,7 +92,8 @@ __aicore__ inline void RowsIn(const LocalTensor<T> &to, __gm__ T *from, int64_t 
 }
 
 template <typename T>
-__aicore__ inline void RowsOut(__gm__ T *to, const LocalTensor<T> &from, int64_t stride, int32_t rows, int32_t columns, int32_t pitch) {
+__aicore__ inline void RowsOut(__gm__ T *to, const LocalTensor<T> &from, int64_t stride, int32_t rows, int32_t columns,
+                               int32_t pitch) {
   constexpr int32_t in_block = 32 / sizeof(T);
   GlobalTensor<T> target;
   target.SetGlobalBuffer(to);
@@ -103,7 +107,8 @@ __aicore__ inline void RowsOut(__gm__ T *to, const LocalTensor<T> &from, int64_t
 
 // ------------------------------------------------------------------ steps on rows of fp32
 
-// Elements [begin, end) of a row that starts at `row`, to `value`; instructions begin at 64 elements and so at 32 bytes.
+// Elements [begin, end) of a row that starts at `row`, to `value`; instructions begin at 64 elements and so at 32
+// bytes.
 __aicore__ inline void Fill(const LocalTensor<float> &row, int32_t begin, int32_t end, float value) {
   if (begin >= end) return;
   int32_t at = begin / 64 * 64;
@@ -119,7 +124,8 @@ __aicore__ inline void Fill(const LocalTensor<float> &row, int32_t begin, int32_
 
 // x op= value of its row, for values broadcast to a block each: row by row, or 64 columns of all rows at a time.
 template <bool subtracts>
-__aicore__ inline void Combine(const LocalTensor<float> &x, const LocalTensor<float> &values, int32_t rows, int32_t width) {
+__aicore__ inline void Combine(const LocalTensor<float> &x, const LocalTensor<float> &values, int32_t rows,
+                               int32_t width) {
   const int32_t across = width / 64;
   BinaryRepeatParams strides;
   strides.src1BlkStride = 0;
@@ -155,11 +161,12 @@ __aicore__ inline void ReduceBlocks(const LocalTensor<float> &to, const LocalTen
 __aicore__ inline int32_t PartialWidth(int32_t width) {
   return static_cast<int32_t>(RoundUp(width, width <= 512 ? 64 : width <= 4096 ? 512 : 4096) / 8);
 }
-// The sum or the maximum of each row to out[row]. `first` has room for rows * PartialWidth(width), less than a quarter of x, `second`
-// for an eighth of that. Ends without a barrier.
+// The sum or the maximum of each row to out[row]. `first` has room for rows * PartialWidth(width), less than a quarter
+// of x, `second` for an eighth of that. Ends without a barrier.
 template <bool is_sum>
-__aicore__ inline void ReduceRows(const LocalTensor<float> &out, const LocalTensor<float> &x, const LocalTensor<float> &first,
-                                  const LocalTensor<float> &second, int32_t rows, int32_t width) {
+__aicore__ inline void ReduceRows(const LocalTensor<float> &out, const LocalTensor<float> &x,
+                                  const LocalTensor<float> &first, const LocalTensor<float> &second, int32_t rows,
+                                  int32_t width) {
   int32_t pitch = PartialWidth(width);
   if (pitch * 8 == width) {
     ReduceBlocks<is_sum>(first, x, rows * width / 64);

@@ -1,6 +1,6 @@
-// Standard attention's one pass between its products: P = softmax(scale * S) of each row in place, S = Q K^T and P f16 or bf16,
-// [batch * heads][S_q][S_kv], rows any multiple of 16 elements apart; causal and window by index, no mask tensor; log-sum-exp, fp32, if
-// asked for. On the Vector cores alone; steps, UB and bound: softmax_rows.h.
+// Standard attention's one pass between its products: P = softmax(scale * S) of each row in place, S = Q K^T and P f16
+// or bf16, [batch * heads][S_q][S_kv], rows any multiple of 16 elements apart; causal and window by index, no mask
+// tensor; log-sum-exp, fp32, if asked for. On the Vector cores alone; steps, UB and bound: softmax_rows.h.
 #include "softmax_rows.h"
 
 // x: S, then P. lse: not read if the tiling has none. workspace is not used.

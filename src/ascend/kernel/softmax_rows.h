@@ -1,16 +1,18 @@
 // Softmax of rows of scores that go through UB: standard attention's only pass, and one of eager attention's. Part of
 // softmax_ascend.cpp and eager_ascend.cpp.
 //
-// P = exp(scale * S - m) / l, m the largest and l the sum over what the band keeps of the row, in fp32; 0 elsewhere; a row that keeps
-// nothing is 0 with lse = -inf. Standard: S and P f16 or bf16, in place. Wide (eager): S f16 or bf16, P fp32, no scale, no band.
+// P = exp(scale * S - m) / l, m the largest and l the sum over what the band keeps of the row, in fp32; 0 elsewhere; a
+// row that keeps nothing is 0 with lse = -inf. Standard: S and P f16 or bf16, in place. Wide (eager): S f16 or bf16, P
+// fp32, no scale, no band.
 //
-// A step is as many rows as fit in UB (20480 fp32, wide 14336), loaded while the step before is computed and stored while the one
-// behind is: S and P share two buffers (wide: two for S, two for P). A row that does not fit is taken in steps of its own, twice
-// over: maximum and sum first, growing with each step (l *= exp(m - m')), then the weights.
-// A row's m and 1 / l reach its elements through the scalar unit where rows are long (Adds and Muls, 1 cycle a repeat), else broadcast
-// to blocks (Sub and Mul, 2 cycles a repeat).
-// Bound, standard: Vector 9.3 cycles for 64 elements (Cast 1, Muls 1, maximum 1.1, Adds 1, Exp 2, sum 1.1, Muls 1, Cast 1) and some 15
-// steps of dependent instructions, about 35 cycles each, a block; HBM, 128 bytes in and out for 64 elements, where S is not in L2.
+// A step is as many rows as fit in UB (20480 fp32, wide 14336), loaded while the step before is computed and stored
+// while the one behind is: S and P share two buffers (wide: two for S, two for P). A row that does not fit is taken in
+// steps of its own, twice over: maximum and sum first, growing with each step (l *= exp(m - m')), then the weights.
+// A row's m and 1 / l reach its elements through the scalar unit where rows are long (Adds and Muls, 1 cycle a repeat),
+// else broadcast to blocks (Sub and Mul, 2 cycles a repeat).
+// Bound, standard: Vector 9.3 cycles for 64 elements (Cast 1, Muls 1, maximum 1.1, Adds 1, Exp 2, sum 1.1, Muls 1,
+// Cast 1) and some 15 steps of dependent instructions, about 35 cycles each, a block; HBM, 128 bytes in and out for 64
+// elements, where S is not in L2.
 #ifndef FA_ASCEND_SOFTMAX_ROWS_H
 #define FA_ASCEND_SOFTMAX_ROWS_H
 
@@ -59,7 +61,8 @@ class Steps {
   }
 
  private:
-  // The last matrices come first, as they are what the product before left in L2; of each the last rows, which keep most.
+  // The last matrices come first, as they are what the product before left in L2; of each the last rows, which keep
+  // most.
   __aicore__ inline void OpenItem(const fa_ascend_passes &t) {
     const int64_t strip = strips_ - 1 - deal_.item % strips_, row = strip * t.item_rows;
     step.matrix = static_cast<int64_t>(t.batch) * t.heads - 1 - deal_.item / strips_;
@@ -156,7 +159,8 @@ class SoftmaxRows {
   static constexpr int32_t kLongRow = 1024;
   static constexpr int32_t kOuts = is_wide ? 2 : 1;
   static constexpr int32_t kValues = kMostRows * 4;
-  static constexpr int32_t kBytes = kElements * (2 * 2 + kOuts * 4) + kElements + kElements / 8 + 6 * kValues + kMostRows * 32;
+  static constexpr int32_t kBytes =
+      kElements * (2 * 2 + kOuts * 4) + kElements + kElements / 8 + 6 * kValues + kMostRows * 32;
   static_assert(kBytes <= 196608, "UB holds 192 KB");
 
   __aicore__ inline void Lay(TBuf<TPosition::VECCALC> &ub) {
@@ -196,8 +200,9 @@ class SoftmaxRows {
   __aicore__ inline void Load(const Step &step, int32_t n) {
     WaitFree(n);
     if (step.from < step.to)
-      RowsIn(scores_[n][static_cast<uint32_t>(step.from - step.begin)], x_ + (step.matrix * t_.x_matrix + step.row * t_.x_row + step.from),
-             t_.x_row, step.rows, static_cast<int32_t>(step.to - step.from), step.width);
+      RowsIn(scores_[n][static_cast<uint32_t>(step.from - step.begin)],
+             x_ + (step.matrix * t_.x_matrix + step.row * t_.x_row + step.from), t_.x_row, step.rows,
+             static_cast<int32_t>(step.to - step.from), step.width);
     SetFlag<HardEvent::MTE2_V>(n);
   }
 
@@ -226,19 +231,23 @@ class SoftmaxRows {
       Exp(x, x, step.width);
       Scale(x, inverse_, 1, step.width);
     }
-    if (!is_wide && count && step.kind != Step::kSum) Cast(scores_[n], x, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
+    if (!is_wide && count && step.kind != Step::kSum)
+      Cast(scores_[n], x, RoundMode::CAST_RINT, static_cast<uint32_t>(count));
     SetFlag<HardEvent::V_MTE3>(n);
     WaitFlag<HardEvent::V_MTE3>(n);
     if (count && step.kind != Step::kSum) {
       const int32_t columns = static_cast<int32_t>(step.end - step.begin);
       if (is_wide)
-        RowsOut(y_ + (step.matrix * t_.y_matrix + step.row * t_.y_row + step.begin), x, t_.y_row, step.rows, columns, step.width);
+        RowsOut(y_ + (step.matrix * t_.y_matrix + step.row * t_.y_row + step.begin), x, t_.y_row, step.rows, columns,
+                step.width);
       else
-        RowsOut(x_ + (step.matrix * t_.x_matrix + step.row * t_.x_row + step.begin), scores_[n], t_.x_row, step.rows, columns, step.width);
+        RowsOut(x_ + (step.matrix * t_.x_matrix + step.row * t_.x_row + step.begin), scores_[n], t_.x_row, step.rows,
+                columns, step.width);
     }
     if (has_lse) {
       const int64_t batch = step.matrix / t_.heads, head = step.matrix % t_.heads;
-      RowsOut(lse_ + (batch * t_.lse_batch + head * t_.lse_head + step.row), logs_[n], step.rows, 1, step.rows, kMostRows);
+      RowsOut(lse_ + (batch * t_.lse_batch + head * t_.lse_head + step.row), logs_[n], step.rows, 1, step.rows,
+              kMostRows);
     }
     if (is_wide) SetFlag<HardEvent::MTE3_V>(n);
     else SetFlag<HardEvent::MTE3_MTE2>(n);
@@ -278,7 +287,8 @@ class SoftmaxRows {
   }
 
   // x -= the value of its row, or kLowest if that is more.
-  __aicore__ inline void Shift(const LocalTensor<float> &x, const LocalTensor<float> &values, int32_t rows, int32_t width) {
+  __aicore__ inline void Shift(const LocalTensor<float> &x, const LocalTensor<float> &values, int32_t rows,
+                               int32_t width) {
     if (width >= kLongRow) {
       SetFlag<HardEvent::V_S>(0);
       WaitFlag<HardEvent::V_S>(0);
@@ -299,7 +309,8 @@ class SoftmaxRows {
   }
 
   // x *= the value of its row; behind a barrier of its own where x is concerned.
-  __aicore__ inline void Scale(const LocalTensor<float> &x, const LocalTensor<float> &values, int32_t rows, int32_t width) {
+  __aicore__ inline void Scale(const LocalTensor<float> &x, const LocalTensor<float> &values, int32_t rows,
+                               int32_t width) {
     if (width >= kLongRow) {
       SetFlag<HardEvent::V_S>(0);
       WaitFlag<HardEvent::V_S>(0);
