@@ -1,5 +1,6 @@
 /* A chip: its figures, the memories of its cores, the statements its kernels are made of. */
 #include "davinci/core.h"
+#include "davinci/launch_parts.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -48,7 +49,7 @@ void dv_chip_close(dv_chip *chip) {
   if (!chip) return;
   for (int g = 0; g < chip->groups_room; ++g)
     for (int n = 0; n < DV_CORES_A_GROUP; ++n) {
-      free(chip->groups[g].core[n].stack);
+      dv_stack_close(&chip->groups[g].core[n]);
       for (int m = 0; m < DV_MEMORIES; ++m) free(chip->groups[g].core[n].memory[m]);
     }
   free(chip->groups);
@@ -68,9 +69,24 @@ double dv_chip_get(const dv_chip *chip, const char *parameter) {
   return n >= 0 && dv_chip_parameter(chip, n, &found) ? found.value : (double)NAN;
 }
 
+static int ends_with(const char *text, const char *end) {
+  const size_t a = strlen(text), b = strlen(end);
+  return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+/* Memories and L2 are laid out for the size that they have. */
+static int may_be(const dv_chip *chip, int n, double value) {
+  const char *name = known[n].name;
+  if (!(value >= 0.0 && value < 1e9) || ends_with(name, "_bytes")) return 0;
+  if (strcmp(name, "groups") == 0) return value >= 1.0 && value <= known[n].value[chip->number] && value == floor(value);
+  if (strcmp(name, "queue_depth") == 0) return value >= 1.0 && value <= (double)DV_MOST_DEPTH && value == floor(value);
+  if (strcmp(name, "miss_factor") == 0) return value > 0.0 && value <= 1.0;
+  return value > 0.0 || !(ends_with(name, "_rate") || strcmp(name, "clock_ghz") == 0);
+}
+
 int dv_chip_set(dv_chip *chip, const char *parameter, double value) {
   const int n = find(parameter);
-  if (n < 0 || !(value >= 0.0) || !isfinite(value)) return 0;
+  if (n < 0 || !may_be(chip, n, value)) return 0;
   *figure_at(&chip->figures, n) = value;
   return 1;
 }
@@ -86,15 +102,3 @@ int dv_chip_parameter(const dv_chip *chip, int index, dv_parameter *parameter) {
 
 const char *dv_chip_name(const dv_chip *chip) { return chip->name; }
 int dv_chip_groups(const dv_chip *chip) { return (int)chip->figures.groups; }
-
-int dv_last_synchronisation(const dv_chip *chip, int index, dv_synchronisation *found) {
-  if (index < 0 || index >= chip->synchronisations_count) return 0;
-  found->here = chip->synchronisations[index]->site;
-  found->count = chip->synchronisations[index]->count;
-  return 1;
-}
-
-int dv_last_flag(const dv_chip *chip, int from, int to, int id) {
-  if (id < 0 || id >= (from < 0 ? DV_CROSS_FLAGS : DV_EVENTS) || from >= DV_PIPES || (from >= 0 && (to < 0 || to >= DV_PIPES))) return 0;
-  return from < 0 ? chip->used_cross_flag[id] : chip->used_flag[from][to][id];
-}

@@ -18,7 +18,9 @@ double dv_post(const dv_place *place, dv_pipe pipe, double work, double latency)
   const unsigned depth = (unsigned)figures()->queue_depth;
   core->now += figures()->scalar_issue;
   if (q->count >= depth) core->now = most_of(core->now, q->starts[(q->count - depth) % DV_MOST_DEPTH]);
-  const double start = most_of(core->now, q->free), end = start + work + latency;
+  double start = most_of(core->now, q->free);
+  if (pipe == DV_V && core->run->launch->auto_sync && !core->is_aic) start = most_of(start, q->ended); /* one ends before the next starts */
+  const double end = start + work + latency;
   q->starts[q->count++ % DV_MOST_DEPTH] = start;
   q->free = start + work;
   q->ended = most_of(q->ended, end);
@@ -92,6 +94,9 @@ void dv_check_local(dv_here here, dv_address address, uint64_t bytes, unsigned a
   if (bytes > room || address.at > room - bytes)
     dv_fail(here, "overflow", "bytes %llu to %llu of %s, which has %u", (unsigned long long)address.at,
             (unsigned long long)(address.at + bytes), memory_names[address.memory], room);
+  if (address.end && address.at + bytes > address.end)
+    dv_fail(here, "overflow", "bytes %llu to %llu of %s; the tensor's buffer ends at %u", (unsigned long long)address.at,
+            (unsigned long long)(address.at + bytes), memory_names[address.memory], address.end);
 }
 
 static int space_of(dv_address address) {

@@ -45,29 +45,27 @@ typedef struct dv_event {
   dv_flag *flag; /* in the group's order; NULL: not used yet */
 } dv_event;
 
-/* A core's set in a meeting whose other parts are not there yet; told: what it knows, where groups meet. */
+/* What has ended, by its number, of each queue of each group. Not changed once others may hold it. */
+typedef struct dv_knowledge {
+  int holders;
+  uint32_t ended[];
+} dv_knowledge;
+
+/* A core's set in a meeting whose other parts are not there yet, and what it tells. */
 typedef struct dv_set {
   double time;
-  uint64_t stamp;
-  uint32_t *told;
+  dv_knowledge *told;
 } dv_set;
 typedef struct dv_sets {
   dv_set set[DV_CROSS_MOST];
   int first, count;
 } dv_sets;
 
-/* A meeting of groups, held by the counters it raised: numbers of instructions of each group's queues that have ended. */
-typedef struct dv_meeting {
-  uint32_t *told;
-  uint64_t stamp; /* of the first of its sets */
-  int holders;
-} dv_meeting;
-
 /* What a wait takes. */
 typedef struct dv_raise {
   double time;
-  uint32_t sources; /* cores of the group (bits) */
-  dv_meeting *meeting;
+  uint32_t sources; /* cores of the group (bits), whose flags order the rest */
+  dv_knowledge *told;
 } dv_raise;
 typedef struct dv_counter {
   dv_raise raised[DV_CROSS_MOST];
@@ -88,8 +86,7 @@ typedef struct dv_core {
   dv_event event[DV_PIPES][DV_PIPES][DV_EVENTS];
   dv_sets sets[DV_CROSS_MODES][DV_CROSS_FLAGS + 1]; /* the last id is SyncAll's */
   dv_counter counter[DV_CROSS_FLAGS + 1];
-  uint32_t *known; /* of all groups' queues, since the core met others; NULL: it has not */
-  uint64_t met;    /* stamp of its last meeting */
+  dv_knowledge *known; /* of other groups, from meetings and from those who met; NULL: nothing */
   dv_flag *automatic[2]; /* V_S and back, with auto_sync */
   dv_mask mask;
   uint64_t ctrl;
@@ -115,11 +112,17 @@ struct dv_group {
   dv_core core[DV_CORES_A_GROUP];
 };
 
-/* Who of which group touched a granule of GM last: groups share no flags, only meetings. */
+/* Who touched a granule of GM since its last write: groups share no flags, only meetings. */
+typedef struct dv_reader {
+  uint8_t group, queue;
+  uint32_t number; /* the queue's last; it stands for those before */
+} dv_reader;
 typedef struct dv_owner {
-  uint8_t writer, writer_queue, reader, reader_queue; /* group + 1; 0: nobody */
-  uint32_t written, read;                             /* the instruction's number in its queue */
-  uint64_t read_stamp;                                /* not 0: several groups read it, the last one then */
+  uint8_t writer, writer_queue; /* group + 1; 0: nobody */
+  uint16_t readers, room;
+  uint32_t written;
+  const dv_site *write_site;
+  dv_reader *reader;
 } dv_owner;
 enum { DV_OWNER_PAGE = 4096 };
 
@@ -148,7 +151,6 @@ struct dv_run_state {
   int groups_count;
   dv_gm_region regions[DV_MOST_SPACES];
   int regions_count;
-  uint64_t stamp; /* counts sets and reads */
   dv_core *current;
   ucontext_t scheduler;
   void *scheduler_fiber;
@@ -208,6 +210,7 @@ void dv_check_local(dv_here here, dv_address address, uint64_t bytes, unsigned a
 
 void dv_give_way(void);  /* lets cores that are behind run */
 void dv_block(dv_here here); /* until another core wakes this one */
+void dv_wake(dv_core *core, double time); /* what it waits for is there at `time`: the core that runs goes not far beyond that */
 
 uint32_t dv_queues_of(const dv_core *core); /* bits of its queues in the group's order */
 
@@ -237,6 +240,6 @@ void dv_l2_close(dv_chip *chip);
 /* ------------------------------------------------------------------ trace.c */
 
 void dv_trace_event(dv_trace *trace, const dv_core *core, dv_pipe pipe, const char *name, double begin, double end);
-void dv_trace_launch(dv_trace *trace, const dv_launch *launch, const dv_chip *chip, double cycles);
+void dv_trace_launch(dv_trace *trace, const dv_chip *chip, double cycles); /* the next begins behind it */
 
 #endif

@@ -29,7 +29,7 @@ static int is_told(const dv_core *core, const dv_core *other, int mode) {
   return mode == 2 ? other->group == core->group && other->is_aic != core->is_aic : takes_part(core, other, mode);
 }
 
-/* Calls `step` for the cores that could take part or be told. */
+/* The cores that could take part or be told, one behind the other. */
 static dv_core *next_core(const dv_core *core, int mode, int *at) {
   const int begin = mode == 1 || mode == 2 ? core->group->number : 0;
   const int end = mode == 1 || mode == 2 ? begin + 1 : core->run->groups_count;
@@ -41,49 +41,73 @@ static dv_core *next_core(const dv_core *core, int mode, int *at) {
 
 static size_t numbers_of(const dv_run_state *run) { return (size_t)run->groups_count * DV_GROUP_QUEUES; }
 
-static void learn(uint32_t *known, const uint32_t *told, size_t count) {
-  for (size_t n = 0; n < count; ++n)
-    if (told[n] > known[n]) known[n] = told[n];
+static dv_knowledge *hold(dv_knowledge *k) {
+  if (k) k->holders++;
+  return k;
+}
+static void drop(dv_knowledge *k) {
+  if (k && --k->holders == 0) free(k);
 }
 
-/* What the core knows, and of its own group what `queue` does; NULL where nothing is computed. */
-static uint32_t *snapshot(const dv_place *place, dv_core *core, int queue) {
-  if (!core->group->computes) return NULL;
-  uint32_t *numbers = calloc(numbers_of(core->run), sizeof *numbers);
-  if (!numbers) dv_fail(place->site, "", "no memory for the hazard finder");
-  if (core->known) learn(numbers, core->known, numbers_of(core->run));
-  dv_order_clock(core->group->order, queue, numbers + core->group->number * DV_GROUP_QUEUES);
-  return numbers;
+static int covers(const dv_knowledge *k, const dv_knowledge *other, size_t count) {
+  if (k == other || !other) return 1;
+  for (size_t n = 0; k && n < count; ++n)
+    if (other->ended[n] > k->ended[n]) return 0;
+  return k != NULL;
 }
 
-static void know(const dv_place *place, dv_core *core, const uint32_t *told) {
+static dv_knowledge *copy_of(const dv_place *place, const dv_knowledge *k) {
+  const size_t count = numbers_of(dv_current->run), bytes = sizeof(dv_knowledge) + count * sizeof k->ended[0];
+  dv_knowledge *made = k ? malloc(bytes) : calloc(1, bytes);
+  if (!made) dv_fail(place->site, "", "no memory for the hazard finder");
+  if (k) memcpy(made, k, bytes);
+  made->holders = 1;
+  return made;
+}
+
+/* What is known by whoever knows both, held; gives `a` back. */
+static dv_knowledge *joined(const dv_place *place, dv_knowledge *a, dv_knowledge *b) {
+  const size_t count = numbers_of(dv_current->run);
+  if (covers(a, b, count)) return a;
+  dv_knowledge *made = hold(b);
+  if (!covers(b, a, count)) {
+    drop(made);
+    made = copy_of(place, b);
+    for (size_t n = 0; n < count; ++n)
+      if (a->ended[n] > made->ended[n]) made->ended[n] = a->ended[n];
+  }
+  drop(a);
+  return made;
+}
+
+/* What a set tells: what the core knows of other groups, and where groups meet also what `queue` of its own does. */
+static dv_knowledge *told_by(const dv_place *place, dv_core *core, int queue, int is_meeting) {
+  if (!is_meeting || !core->group->computes) return hold(core->known);
+  dv_knowledge *made = copy_of(place, core->known);
+  dv_order_clock(core->group->order, queue, made->ended + core->group->number * DV_GROUP_QUEUES);
+  return made;
+}
+
+static void learn(const dv_place *place, dv_core *core, dv_knowledge *told) {
   if (!told || !core->group->computes) return;
-  if (!core->known) core->known = calloc(numbers_of(core->run), sizeof *core->known);
-  if (!core->known) dv_fail(place->site, "", "no memory for the hazard finder");
-  learn(core->known, told, numbers_of(core->run));
-  dv_order_know(core->group->order, dv_queues_of(core), told + core->group->number * DV_GROUP_QUEUES);
+  core->known = joined(place, core->known, told);
+  dv_order_know(core->group->order, dv_queues_of(core), told->ended + core->group->number * DV_GROUP_QUEUES);
 }
 
 int dv_knows(const dv_core *core, int group, int queue, uint32_t number) {
-  return core->known && core->known[group * DV_GROUP_QUEUES + queue] >= number;
-}
-
-static void drop(dv_meeting *meeting) {
-  if (!meeting || --meeting->holders > 0) return;
-  free(meeting->told);
-  free(meeting);
+  return core->known && core->known->ended[group * DV_GROUP_QUEUES + queue] >= number;
 }
 
 void dv_cross_close(dv_core *core) {
-  free(core->known);
+  drop(core->known);
   core->known = NULL;
-  for (int mode = 0; mode < DV_CROSS_MODES; ++mode)
-    for (int id = 0; id <= DV_CROSS_FLAGS; ++id)
+  for (int id = 0; id <= DV_CROSS_FLAGS; ++id) {
+    for (int mode = 0; mode < DV_CROSS_MODES; ++mode)
       for (dv_sets *s = &core->sets[mode][id]; s->count > 0; --s->count, s->first = (s->first + 1) % DV_CROSS_MOST)
-        free(s->set[s->first].told);
-  for (int id = 0; id <= DV_CROSS_FLAGS; ++id)
+        drop(s->set[s->first].told);
     for (dv_counter *c = &core->counter[id]; c->count > 0; --c->count, c->first = (c->first + 1) % DV_CROSS_MOST)
-      drop(c->raised[c->first].meeting);
+      drop(c->raised[c->first].told);
+  }
 }
 
 int dv_cross_left(const dv_core *core, int *id) {
@@ -107,11 +131,12 @@ static dv_flag *flag_of(const dv_place *place, const dv_core *from, const dv_cor
 /* All who take part have set: takes one set of each, and raises the counters of those who are told. */
 static void meet(const dv_place *place, int mode, int id) {
   dv_core *core = dv_current;
-  dv_raise raise = {0.0, 0, NULL};
-  dv_meeting *meeting = mode == 1 || mode == 2 ? NULL : calloc(1, sizeof *meeting);
-  if (mode != 1 && mode != 2 && !meeting) dv_fail(place->site, "", "no memory for a meeting");
-  if (meeting) meeting->stamp = UINT64_MAX;
   int at = 0;
+  for (dv_core *other; (other = next_core(core, mode, &at));)
+    if (is_told(core, other, mode) && other->counter[id].count == DV_CROSS_MOST)
+      dv_fail(place->site, "flag past its limit", "cross-core flag %d has %d sets that nobody waited for", id, DV_CROSS_MOST);
+  dv_raise raise = {0.0, 0, NULL};
+  at = 0;
   for (dv_core *other; (other = next_core(core, mode, &at));) {
     if (!takes_part(core, other, mode)) continue;
     dv_sets *sets = &other->sets[mode][id];
@@ -119,29 +144,19 @@ static void meet(const dv_place *place, int mode, int id) {
     sets->first = (sets->first + 1) % DV_CROSS_MOST;
     --sets->count;
     raise.time = most_of(raise.time, set->time);
-    raise.sources |= 1u << (other->is_aic ? 0 : 1 + other->sub);
-    if (!meeting) continue;
-    if (set->stamp < meeting->stamp) meeting->stamp = set->stamp;
-    if (set->told && meeting->told) {
-      learn(meeting->told, set->told, numbers_of(core->run));
-      free(set->told);
-    } else if (set->told) {
-      meeting->told = set->told;
-    }
-    set->told = NULL;
+    if (mode == 1 || mode == 2) raise.sources |= 1u << (other->is_aic ? 0 : 1 + other->sub);
+    raise.told = joined(place, raise.told, set->told);
+    drop(set->told);
   }
-  raise.meeting = meeting;
   at = 0;
   for (dv_core *other; (other = next_core(core, mode, &at));) {
     if (!is_told(core, other, mode)) continue;
     dv_counter *counter = &other->counter[id];
-    if (counter->count == DV_CROSS_MOST)
-      dv_fail(place->site, "flag past its limit", "cross-core flag %d has %d sets that nobody waited for", id, DV_CROSS_MOST);
     counter->raised[(counter->first + counter->count++) % DV_CROSS_MOST] = raise;
-    if (meeting) meeting->holders++;
-    other->is_blocked = 0;
+    hold(raise.told);
+    dv_wake(other, raise.time);
   }
-  if (meeting && meeting->holders == 0) meeting->holders = 1, drop(meeting);
+  drop(raise.told);
 }
 
 static void add_set(const dv_place *place, int mode, int queue, int id, double time) {
@@ -150,7 +165,7 @@ static void add_set(const dv_place *place, int mode, int queue, int id, double t
   if (sets->count == DV_CROSS_MOST)
     dv_fail(place->site, "flag past its limit", "cross-core flag %d has %d sets that its partners did not meet", id, DV_CROSS_MOST);
   const int is_meeting = mode != 1 && mode != 2;
-  const dv_set set = {time, ++core->run->stamp, is_meeting ? snapshot(place, core, queue) : NULL};
+  const dv_set set = {time, told_by(place, core, queue, is_meeting)};
   sets->set[(sets->first + sets->count++) % DV_CROSS_MOST] = set;
   int at = 0, all = 1;
   for (dv_core *other; (other = next_core(core, mode, &at));) {
@@ -195,23 +210,11 @@ static void take(const dv_place *place, int id) {
   --counter->count;
   core->now = most_of(core->now, raise.time);
   for (int p = 0; p < DV_PIPES; ++p) core->queue[p].free = most_of(core->queue[p].free, core->now);
-  if (raise.meeting) {
-    know(place, core, raise.meeting->told);
-    if (raise.meeting->stamp > core->met) core->met = raise.meeting->stamp;
-    drop(raise.meeting);
-    return;
-  }
-  if (!core->group->computes) return;
-  for (int n = 0; n < DV_CORES_A_GROUP; ++n) {
-    if (!(raise.sources >> n & 1u)) continue;
-    dv_core *source = &core->group->core[n];
-    (void)dv_flag_wait(core->group->order, flag_of(place, source, core, id), dv_queues_of(core));
-    /* What a core of the group learned of other groups by its set; a little more, if it has met others since. */
-    if (source->met > core->met && source->known) {
-      know(place, core, source->known);
-      core->met = source->met;
-    }
-  }
+  for (int n = 0; core->group->computes && n < DV_CORES_A_GROUP; ++n)
+    if (raise.sources >> n & 1u)
+      (void)dv_flag_wait(core->group->order, flag_of(place, &core->group->core[n], core, id), dv_queues_of(core));
+  learn(place, core, raise.told);
+  drop(raise.told);
 }
 
 void dv_issue_cross_wait(dv_here here, int mode, dv_pipe pipe, int id) {

@@ -1,7 +1,9 @@
 /* An emulated Ascend 910B: runs an Ascend C kernel (compiled against kernel_operator.h) on x86 with right answers, finds what it
  * does wrong, and says how long it would take (docs/ascend.md; every time from here is a `model`).
  *
- * A chip runs one launch at a time; different chips may be used by different threads. */
+ * A chip runs one launch at a time; different chips may be used by different threads. Limits: 32 regions a launch (a name each, which
+ * is kept while it runs), 256 KB of stack a core, 2^28 instructions of a queue, 15 sets of a cross-core flag that nobody waited for,
+ * 511 bytes of a report's line. */
 #ifndef DV_DAVINCI_H
 #define DV_DAVINCI_H
 
@@ -21,13 +23,16 @@ typedef struct dv_chip dv_chip;
 dv_chip *dv_chip_open(const char *name);
 void dv_chip_close(dv_chip *chip);
 
-/* The chip's figures by name (parameters.def). get: NaN if there is no such parameter; set: 0. */
+/* The chip's figures by name (parameters.def). get: NaN if there is no such parameter.
+ * set, between launches; 0: no such parameter, or not such a value. Sizes of memories and of L2 stay (*_bytes); groups 1 to those
+ * the chip has, queue_depth 1 to 64, both whole; *_rate and clock_ghz above 0; miss_factor above 0, up to 1; all else from 0.
+ * All below 1e9. */
 double dv_chip_get(const dv_chip *chip, const char *parameter);
 int dv_chip_set(dv_chip *chip, const char *parameter, double value);
 typedef struct dv_parameter {
   const char *name, *unit;
   double value;
-  const char *confidence; /* "documented", "measured elsewhere", "fitted", "guess" */
+  const char *confidence; /* "documented", "published" (figures other people measured), "fitted", "guess" */
   const char *source;
 } dv_parameter;
 int dv_chip_parameter(const dv_chip *chip, int index, dv_parameter *parameter); /* 0 behind the last */
@@ -106,7 +111,7 @@ int dv_last_flag(const dv_chip *chip, int from, int to, int id);
 /* Events of launches, one behind the other; written as a trace that Perfetto and chrome://tracing open, a row a queue. */
 dv_trace *dv_trace_open(void); /* NULL: no memory */
 void dv_trace_close(dv_trace *trace);
-/* at: microseconds to begin the next launch at. Returns 0 if there was no memory for all of them. */
+/* 0: there was no memory for all of them, or the file took no more. */
 int dv_trace_write(const dv_trace *trace, FILE *file);
 
 #ifdef __cplusplus

@@ -24,7 +24,10 @@ int dv_gm_open(dv_run_state *run) {
 void dv_gm_close(dv_run_state *run) {
   for (int r = 0; r < run->regions_count; ++r) {
     dv_gm_region *region = &run->regions[r];
-    for (size_t n = 0; region->owners && n < region->pages; ++n) free(region->owners[n]);
+    for (size_t n = 0; region->owners && n < region->pages; ++n) {
+      for (size_t k = 0; region->owners[n] && k < DV_OWNER_PAGE; ++k) free(region->owners[n][k].reader);
+      free(region->owners[n]);
+    }
     free(region->owners);
   }
 }
@@ -52,6 +55,23 @@ static dv_owner *owner_at(dv_here here, dv_gm_region *region, size_t n) {
   return *page + n % DV_OWNER_PAGE;
 }
 
+static void add_reader(dv_here here, dv_owner *o, uint8_t group, uint8_t queue, uint32_t number) {
+  for (int n = 0; n < o->readers; ++n)
+    if (o->reader[n].group == group && o->reader[n].queue == queue) {
+      o->reader[n].number = number;
+      return;
+    }
+  if (o->readers == o->room) {
+    const uint16_t room = (uint16_t)(o->room ? 2 * o->room : 2);
+    dv_reader *grown = realloc(o->reader, room * sizeof *grown);
+    if (!grown) dv_fail(here, "", "no memory for the hazard finder");
+    o->reader = grown;
+    o->room = room;
+  }
+  const dv_reader added = {group, queue, number};
+  o->reader[o->readers++] = added;
+}
+
 /* Within a group flags order accesses (order.c); what another group touched has to be known from a meeting. */
 void dv_gm_touch(dv_here here, int number, uint64_t at, uint64_t bytes, int writes) {
   dv_core *core = dv_current;
@@ -68,26 +88,23 @@ void dv_gm_touch(dv_here here, int number, uint64_t at, uint64_t bytes, int writ
     const size_t byte = n * region->granule;
     if (o->writer && o->writer != me) {
       if (!dv_knows(core, o->writer - 1, o->writer_queue, o->written))
-        dv_fail(here, writes ? "write too early" : "read too early", "byte %zu of %s was written by group %d, and nothing orders the two",
-                byte, region->given.name, o->writer - 1);
-      if (!writes) dv_order_given(order, space, byte, region->granule);
+        dv_fail(here, writes ? "write too early" : "read too early", "nothing orders it behind %s at line %d of group %d; byte %zu of %s",
+                o->write_site->instruction, o->write_site->line, o->writer - 1, byte, region->given.name);
+      if (!writes) dv_order_learned(order, space, byte, region->granule);
     }
-    if (writes) {
-      const int is_known = o->read_stamp ? core->met > o->read_stamp
-                                         : !o->reader || o->reader == me || dv_knows(core, o->reader - 1, o->reader_queue, o->read);
-      if (!is_known)
-        dv_fail(here, "write too early", "byte %zu of %s is read by another group, and nothing orders the two", byte, region->given.name);
-      o->writer = me;
-      o->writer_queue = (uint8_t)queue;
-      o->written = now;
-      o->reader = 0;
-      o->read_stamp = 0;
-    } else {
-      if (o->reader && o->reader != me) o->read_stamp = ++core->run->stamp;
-      o->reader = me;
-      o->reader_queue = (uint8_t)queue;
-      o->read = now;
+    if (!writes) {
+      add_reader(here, o, me, (uint8_t)queue, now);
+      continue;
     }
+    for (int r = 0; r < o->readers; ++r)
+      if (o->reader[r].group != me && !dv_knows(core, o->reader[r].group - 1, o->reader[r].queue, o->reader[r].number))
+        dv_fail(here, "write too early", "nothing orders it behind a read of group %d; byte %zu of %s", o->reader[r].group - 1, byte,
+                region->given.name);
+    o->writer = me;
+    o->writer_queue = (uint8_t)queue;
+    o->written = now;
+    o->write_site = dv_order_site(order);
+    o->readers = 0;
   }
   if (writes)
     dv_order_write(order, space, begin, (size_t)bytes);

@@ -33,11 +33,17 @@ static inline uint32_t dv_type_bytes(dv_type type) {
   return bytes[type];
 }
 
-/* In GM `at` is the address itself, elsewhere the offset in the core's buffer. */
+/* In GM `at` is the address itself, elsewhere the offset in the core's memory. end: there, where the buffer of the tensor
+ * ends, of which nothing behind it is touched; 0: not known. */
 typedef struct dv_address {
   dv_memory memory;
+  uint32_t end;
   uint64_t at;
 } dv_address;
+static inline dv_address dv_further(dv_address address, uint64_t bytes) {
+  address.at += bytes;
+  return address;
+}
 
 /* ------------------------------------------------------------------ moves */
 

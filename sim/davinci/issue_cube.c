@@ -30,9 +30,9 @@ static void touch(dv_here here, const fractals *f, int writes) {
   for (uint32_t r = 0; r < rows; ++r)
     for (uint32_t c = 0; c < columns; ++c) {
       const uint32_t used = least_of(16, f->columns - 16 * c) * f->column_bytes, count = least_of(16, f->rows - 16 * r);
-      const uint64_t at = f->at.at + ((uint64_t)r * f->row_step + (uint64_t)c * f->column_step) * 16 * f->row_bytes;
+      const dv_address at = dv_further(f->at, ((uint64_t)r * f->row_step + (uint64_t)c * f->column_step) * 16 * f->row_bytes);
       for (uint32_t k = 0; k < (used == f->row_bytes ? 1 : count); ++k) {
-        const dv_address row = {f->at.memory, at + (uint64_t)k * f->row_bytes};
+        const dv_address row = dv_further(at, (uint64_t)k * f->row_bytes);
         const uint64_t bytes = used == f->row_bytes ? (uint64_t)count * f->row_bytes : used;
         if (writes)
           dv_writes(here, row, bytes);
@@ -85,7 +85,7 @@ static void touch_nz(dv_here here, const dv_fixpipe *fixpipe, uint32_t columns) 
   const uint64_t bytes = (uint64_t)fixpipe->rows * 32;
   dv_check_local(here, fixpipe->to, (uint64_t)(columns - 1) * fixpipe->to_stride * 32 + bytes, 32);
   for (uint32_t c = 0; c < columns; ++c) {
-    const dv_address column = {DV_L1, fixpipe->to.at + (uint64_t)c * fixpipe->to_stride * 32};
+    const dv_address column = dv_further(fixpipe->to, (uint64_t)c * fixpipe->to_stride * 32);
     dv_writes(here, column, bytes);
   }
 }
@@ -119,7 +119,7 @@ void dv_issue_fixpipe(dv_here here, const dv_fixpipe *given) {
   const uint64_t stride = (uint64_t)fixpipe->to_stride * dv_type_bytes(fixpipe->type);
   if (to_l1) touch_nz(here, fixpipe, columns);
   for (uint32_t r = 0; r < fixpipe->rows && !to_l1; ++r) {
-    const dv_address row = {DV_GM, fixpipe->to.at + r * stride};
+    const dv_address row = dv_further(fixpipe->to, r * stride);
     if (dv_current->atomic_adds) dv_reads(here, row, bytes);
     dv_writes(here, row, bytes);
   }

@@ -4,6 +4,8 @@
 
 static const dv_figures *figures(void) { return &dv_current->run->chip->figures; }
 static double most_of(double a, double b) { return a > b ? a : b; }
+/* The published latencies are of moves that start alone. */
+static double behind_start(double latency) { return most_of(latency - figures()->move_start, 0.0); }
 static uint64_t blocks_of(uint64_t bytes) { return (bytes + 31) / 32 * 32; }
 
 /* ------------------------------------------------------------------ rows */
@@ -27,7 +29,7 @@ static void touch_rows(dv_here here, dv_address at, uint32_t rows, int64_t strid
     rows = 1;
   }
   for (uint32_t r = 0; r < rows; ++r) {
-    const dv_address row = {at.memory, at.at + (uint64_t)((int64_t)r * stride)};
+    const dv_address row = dv_further(at, (uint64_t)((int64_t)r * stride));
     if (writes)
       dv_writes(here, row, bytes);
     else
@@ -65,10 +67,10 @@ void dv_issue_copy(dv_here here, const dv_copy *copy) {
     const dv_gm_move move = {copy->from.at, copy->bytes, copy->rows, copy->from_stride, 0, bytes};
     const int to_ub = copy->to.memory == DV_UB;
     dv_post_gm(place, pipe, &move, f->move_start + bytes / (to_ub ? f->gm_ub_rate : f->gm_l1_rate),
-               to_ub ? f->gm_ub_latency : f->gm_l1_latency);
+               behind_start(to_ub ? f->gm_ub_latency : f->gm_l1_latency));
   } else {
     const dv_gm_move move = {copy->to.at, copy->bytes, copy->rows, copy->to_stride, 1, bytes};
-    dv_post_gm(place, pipe, &move, f->move_start + bytes / f->ub_gm_rate, f->ub_gm_latency);
+    dv_post_gm(place, pipe, &move, f->move_start + bytes / f->ub_gm_rate, behind_start(f->ub_gm_latency));
   }
 }
 
@@ -87,12 +89,12 @@ void dv_issue_nd2nz(dv_here here, const dv_nd2nz *move) {
   const uint64_t bytes = ((columns - 1) * move->to_column + (uint64_t)(move->rows - 1) * move->to_row + 1) * 32;
   dv_order_begin(place, DV_MTE2);
   for (uint32_t n = 0; n < move->matrices; ++n) {
-    const dv_address from = {DV_GM, move->from.at + (uint64_t)n * move->from_matrix * move->element_bytes};
-    const dv_address to = {DV_L1, move->to.at + (uint64_t)n * move->to_matrix * move->element_bytes};
+    const dv_address from = dv_further(move->from, (uint64_t)n * move->from_matrix * move->element_bytes);
+    const dv_address to = dv_further(move->to, (uint64_t)n * move->to_matrix * move->element_bytes);
     dv_check_local(here, to, bytes, 32);
     touch_rows(here, from, move->rows, (int64_t)move->from_row * move->element_bytes, row_bytes, 0);
     for (uint64_t c = 0; c < columns; ++c) {
-      const dv_address column = {DV_L1, to.at + c * move->to_column * 32};
+      const dv_address column = dv_further(to, c * move->to_column * 32);
       touch_rows(here, column, move->rows, (int64_t)move->to_row * 32, 32, 1);
     }
   }
@@ -102,7 +104,7 @@ void dv_issue_nd2nz(dv_here here, const dv_nd2nz *move) {
   /* Matrices that do not follow each other row by row: as if they did, which only L2 could tell. */
   const dv_gm_move gm = {move->from.at, row_bytes, move->rows * move->matrices,
                          (int64_t)(move->rows > 1 ? move->from_row : move->from_matrix) * move->element_bytes, 0, moved};
-  dv_post_gm(place, DV_MTE2, &gm, f->move_start + moved / f->nd2nz_rate, f->nd2nz_latency);
+  dv_post_gm(place, DV_MTE2, &gm, f->move_start + moved / f->nd2nz_rate, behind_start(f->nd2nz_latency));
 }
 
 /* ------------------------------------------------------------------ L1 to L0 */
@@ -148,15 +150,15 @@ void dv_issue_load2d(dv_here here, const dv_load2d *load) {
   check_load(here, load->to, load->from, load->element_bytes, load->repeats);
   if (load->repeats == 0) return;
   dv_order_begin(place, DV_MTE1);
-  const dv_address from = {DV_L1, load->from.at + (uint64_t)load->start * 512};
+  const dv_address from = dv_further(load->from, (uint64_t)load->start * 512);
   dv_check_local(here, from, (uint64_t)(load->repeats - 1) * load->from_stride * 512 + 512, 32);
   dv_check_local(here, load->to, (uint64_t)(load->repeats - 1) * (load->to_gap + 1) * 512 + 512, 512);
   if (load->from_stride == 1 && load->to_gap == 0) {
     touch_fractals(load->to, from, load->repeats, load->transpose);
   } else {
     for (uint32_t n = 0; n < load->repeats; ++n) {
-      const dv_address source = {DV_L1, from.at + (uint64_t)n * load->from_stride * 512};
-      const dv_address target = {load->to.memory, load->to.at + (uint64_t)n * (load->to_gap + 1) * 512};
+      const dv_address source = dv_further(from, (uint64_t)n * load->from_stride * 512);
+      const dv_address target = dv_further(load->to, (uint64_t)n * (load->to_gap + 1) * 512);
       touch_fractals(target, source, 1, load->transpose);
     }
   }
@@ -169,12 +171,12 @@ void dv_issue_load_transposed(dv_here here, const dv_load_transposed *load) {
   check_load(here, load->to, load->from, load->element_bytes, load->repeats);
   if (load->repeats == 0) return;
   dv_order_begin(place, DV_MTE1);
-  const dv_address from = {DV_L1, load->from.at + (uint64_t)load->start * 512};
+  const dv_address from = dv_further(load->from, (uint64_t)load->start * 512);
   dv_check_local(here, from, (uint64_t)(load->repeats - 1) * load->from_stride * 512 + 512, 32);
   dv_check_local(here, load->to, (uint64_t)(load->repeats - 1) * (load->to_gap + 1) * 512 + 512, 512);
   for (uint32_t n = 0; n < load->repeats; ++n) {
-    const dv_address source = {DV_L1, from.at + (uint64_t)n * load->from_stride * 512};
-    const dv_address target = {load->to.memory, load->to.at + (uint64_t)n * (load->to_gap + 1) * 512};
+    const dv_address source = dv_further(from, (uint64_t)n * load->from_stride * 512);
+    const dv_address target = dv_further(load->to, (uint64_t)n * (load->to_gap + 1) * 512);
     touch_fractals(target, source, 1, 1);
   }
   if (dv_current->group->computes) dv_value_load_transposed(load, dv_pointer(load->to), dv_pointer(load->from));

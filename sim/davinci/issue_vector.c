@@ -11,9 +11,11 @@ static double cycles_of(const dv_vector *v) {
     case DV_DIV: return f->repeat_div;
     case DV_WHOLE_MAX: case DV_WHOLE_MIN: return f->repeat_whole_max;
     case DV_WHOLE_SUM: case DV_TOTAL_SUM: return f->repeat_whole_sum;
-    case DV_ADD: case DV_SUB: case DV_MUL: case DV_MAX: case DV_MIN: case DV_AND: case DV_OR: case DV_MULADDDST: case DV_AXPY:
-    case DV_EXP: case DV_LN: case DV_SQRT: case DV_RSQRT: case DV_REC: case DV_SELECT: case DV_SELECT_SCALAR: case DV_COMPARE:
+    case DV_ADD: case DV_SUB: case DV_MUL: case DV_MAX: case DV_MIN: case DV_EXP: case DV_LN: case DV_SELECT: case DV_SELECT_SCALAR:
       return f->repeat_2;
+    case DV_SQRT: case DV_RSQRT: case DV_REC: case DV_AXPY: case DV_MULADDDST: case DV_AND: case DV_OR: case DV_COMPARE:
+    case DV_COMPARE_SCALAR:
+      return f->repeat_unlisted;
     default: return f->repeat_1;
   }
 }
@@ -62,7 +64,7 @@ static void touch_elements(dv_here here, const dv_vector *v, dv_address at, uint
       }
       if (run) {
         const uint32_t first = block == 1 ? b - run : b;
-        const dv_address from = {at.memory, at.at + ((uint64_t)r * repeat + (uint64_t)first * block) * 32};
+        const dv_address from = dv_further(at, ((uint64_t)r * repeat + (uint64_t)first * block) * 32);
         dv_check_local(here, from, (uint64_t)run * 32, 32);
         if (writes)
           dv_writes(here, from, (uint64_t)run * 32);
@@ -99,13 +101,13 @@ static void touch_result(dv_here here, const dv_vector *v, uint32_t per_repeat) 
   } else if (dv_is_whole(v->op) || dv_is_block(v->op) || v->op == DV_PAIR_SUM) {
     const uint32_t unit = dv_result_bytes(v);
     for (uint32_t r = 0; r < v->repeats; ++r) {
-      const dv_address at = {v->dst.memory, v->dst.at + (uint64_t)r * v->dst_repeat * unit};
+      const dv_address at = dv_further(v->dst, (uint64_t)r * v->dst_repeat * unit);
       touch_bytes(here, at, unit, dv_is_whole(v->op) ? unit : 8 * bytes, 1);
     }
   } else if (v->op == DV_BRCB) {
     for (uint32_t r = 0; r < v->repeats; ++r)
       for (uint32_t b = 0; b < 8; ++b) {
-        const dv_address at = {v->dst.memory, v->dst.at + ((uint64_t)r * v->dst_repeat + (uint64_t)b * v->dst_block) * 32};
+        const dv_address at = dv_further(v->dst, ((uint64_t)r * v->dst_repeat + (uint64_t)b * v->dst_block) * 32);
         touch_bytes(here, at, 32, 32, 1);
       }
   } else {

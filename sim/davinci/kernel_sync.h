@@ -6,7 +6,7 @@
 
 #define ASCEND_IS_AIC (dv_is_aic() != 0)
 #define ASCEND_IS_AIV (dv_is_aic() == 0)
-// The host's launch says how many AIVs go with an AIC (dv_launch.ratio).
+// The host's launch says how many AIVs go with an AIC (dv_launch.cores).
 #define KERNEL_TYPE_AIV_ONLY 0
 #define KERNEL_TYPE_AIC_ONLY 1
 #define KERNEL_TYPE_MIX_AIV_1_0 2

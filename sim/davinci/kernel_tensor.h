@@ -11,15 +11,17 @@ class LocalTensor {
  public:
   using PrimType = T;
   LocalTensor() = default;
-  LocalTensor(dv_memory memory, uint64_t at, uint64_t bytes) : address_{memory, at}, bytes_(bytes) {}
+  // end: of the buffer in the core's memory, behind which no instruction reaches (0: not known).
+  LocalTensor(dv_memory memory, uint64_t at, uint64_t bytes, uint64_t end)
+      : address_{memory, static_cast<uint32_t>(end), at}, bytes_(bytes) {}
 
   LocalTensor operator[](uint32_t offset) const {
     const uint64_t bytes = static_cast<uint64_t>(offset) * sizeof(T);
-    return LocalTensor(address_.memory, address_.at + bytes, bytes_ > bytes ? bytes_ - bytes : 0);
+    return LocalTensor(address_.memory, address_.at + bytes, bytes_ > bytes ? bytes_ - bytes : 0, address_.end);
   }
   template <typename U>
   LocalTensor<U> ReinterpretCast() const {
-    return LocalTensor<U>(address_.memory, address_.at, bytes_);
+    return LocalTensor<U>(address_.memory, address_.at, bytes_, address_.end);
   }
   T GetValue(uint32_t index, DV_HERE("GetValue")) const { return OfBits<T>(dv_scalar_load(here, At(index), sizeof(T))); }
   void SetValue(uint32_t index, T value, DV_HERE("SetValue")) const {
@@ -32,8 +34,8 @@ class LocalTensor {
   dv_address Address() const { return address_; }
 
  private:
-  dv_address At(uint32_t index) const { return {address_.memory, address_.at + static_cast<uint64_t>(index) * sizeof(T)}; }
-  dv_address address_ = {DV_GM, 0};
+  dv_address At(uint32_t index) const { return dv_further(address_, static_cast<uint64_t>(index) * sizeof(T)); }
+  dv_address address_ = {DV_GM, 0, 0};
   uint64_t bytes_ = 0;
 };
 
@@ -59,10 +61,10 @@ class GlobalTensor {
   uint64_t GetSize() const { return size_; }
   const __gm__ T *GetPhyAddr() const { return buffer_; }
   const __gm__ T *GetPhyAddr(uint64_t offset) const { return buffer_ + offset; }
-  dv_address Address() const { return {DV_GM, (uint64_t)(buffer_)}; }
+  dv_address Address() const { return {DV_GM, 0, (uint64_t)(buffer_)}; }
 
  private:
-  dv_address At(uint64_t index) const { return {DV_GM, (uint64_t)(buffer_ + index)}; }
+  dv_address At(uint64_t index) const { return {DV_GM, 0, (uint64_t)(buffer_ + index)}; }
   __gm__ T *buffer_ = nullptr;
   uint64_t size_ = 0;
 };
@@ -74,11 +76,11 @@ class TBuf {
  public:
   template <typename T>
   LocalTensor<T> Get() const {
-    return LocalTensor<T>(MemoryOf(position), at_, bytes_);
+    return LocalTensor<T>(MemoryOf(position), at_, bytes_, at_ + bytes_);
   }
   template <typename T>
   LocalTensor<T> Get(uint32_t size) const {
-    return LocalTensor<T>(MemoryOf(position), at_, static_cast<uint64_t>(size) * sizeof(T));
+    return LocalTensor<T>(MemoryOf(position), at_, static_cast<uint64_t>(size) * sizeof(T), at_ + bytes_);
   }
   // `size` elements from `offset` bytes on.
   template <typename T>
@@ -87,7 +89,7 @@ class TBuf {
     if (offset + bytes > bytes_)
       dv_broken_rule(here, "bytes %u to %llu of a buffer of %llu", offset, (unsigned long long)(offset + bytes),
                      (unsigned long long)bytes_);
-    return LocalTensor<T>(MemoryOf(position), at_ + offset, bytes);
+    return LocalTensor<T>(MemoryOf(position), at_ + offset, bytes, at_ + bytes_);
   }
   uint32_t GetBufLen() const { return static_cast<uint32_t>(bytes_); }
 
@@ -107,7 +109,7 @@ class TQue {
     if (buffer.was_freed) dv_issue_wait_flag(here, Consumer(), Producer(), Event(next_));
     buffer.is_out = true;
     next_ = (next_ + 1) % count_;
-    return LocalTensor<T>(MemoryOf(position), buffer.at, bytes_);
+    return LocalTensor<T>(MemoryOf(position), buffer.at, bytes_, buffer.at + bytes_);
   }
   template <typename T>
   bool EnQue(const LocalTensor<T> &tensor, DV_HERE("EnQue")) {
@@ -124,7 +126,7 @@ class TQue {
     first_ = (first_ + 1) % kMost;
     --queued_;
     dv_issue_wait_flag(here, Producer(), Consumer(), Event(at));
-    return LocalTensor<T>(MemoryOf(position), buffers_[at].at, bytes_);
+    return LocalTensor<T>(MemoryOf(position), buffers_[at].at, bytes_, buffers_[at].at + bytes_);
   }
   template <typename T>
   void FreeTensor(const LocalTensor<T> &tensor, DV_HERE("FreeTensor")) {

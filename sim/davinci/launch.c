@@ -6,91 +6,29 @@
 #include <string.h>
 
 #include "davinci/core.h"
+#include "davinci/launch_parts.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define DV_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define DV_SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define DV_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define DV_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define DV_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define DV_TSAN 1
-#endif
-#endif
-#ifdef DV_ASAN
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef DV_TSAN
-#include <sanitizer/tsan_interface.h>
-#endif
-
-/* ------------------------------------------------------------------ changing stacks */
-
-static void to_core(dv_core *core) {
-  dv_run_state *run = core->run;
-  run->current = core;
-  dv_current = core;
-#ifdef DV_ASAN
-  __sanitizer_start_switch_fiber(&run->scheduler_fiber, core->stack, DV_STACK);
-#endif
-#ifdef DV_TSAN
-  run->scheduler_fiber = __tsan_get_current_fiber();
-  __tsan_switch_to_fiber(core->fiber, 0);
-#endif
-  swapcontext(&run->scheduler, &core->context);
-#ifdef DV_ASAN
-  __sanitizer_finish_switch_fiber(run->scheduler_fiber, NULL, NULL);
-#endif
-  dv_current = NULL;
-}
-
-static void to_scheduler(dv_core *core) {
-  dv_run_state *run = core->run;
-#ifdef DV_ASAN
-  __sanitizer_start_switch_fiber(core->has_ended ? NULL : &core->fiber, run->scheduler_stack, run->scheduler_stack_bytes);
-#endif
-#ifdef DV_TSAN
-  __tsan_switch_to_fiber(run->scheduler_fiber, 0);
-#endif
-  swapcontext(&core->context, &run->scheduler);
-#ifdef DV_ASAN
-  __sanitizer_finish_switch_fiber(core->fiber, NULL, NULL);
-#endif
-}
-
-static void body(void) {
-  dv_core *core = dv_current;
-#ifdef DV_ASAN
-  __sanitizer_finish_switch_fiber(NULL, &core->run->scheduler_stack, &core->run->scheduler_stack_bytes);
-#endif
-  core->run->launch->kernel(core->run->launch->arguments);
-  core->has_ended = 1;
-  to_scheduler(core);
-}
+/* How far beyond the next core one may run: else they would change places at every instruction. */
+static const double slack = 500.0; /* cycles */
 
 /* ------------------------------------------------------------------ what core.c asks for */
 
 void dv_give_way(void) {
   dv_core *core = dv_current;
-  if (core->now > core->run->horizon) to_scheduler(core);
+  if (core->now > core->run->horizon) dv_to_scheduler(core);
+}
+
+void dv_wake(dv_core *core, double time) {
+  dv_run_state *run = core->run;
+  core->is_blocked = 0;
+  if (time + slack < run->horizon) run->horizon = time + slack;
 }
 
 void dv_block(dv_here here) {
   dv_core *core = dv_current;
   core->is_blocked = 1;
   core->waits = here;
-  to_scheduler(core);
+  dv_to_scheduler(core);
 }
 
 static const char *base_name(const char *path) {
@@ -112,7 +50,7 @@ void dv_fail(dv_here here, const char *hazard, const char *format, ...) {
     report->hazard = hazard;
     core->run->has_failed = 1;
   }
-  for (;;) to_scheduler(core);
+  for (;;) dv_to_scheduler(core);
 }
 
 static void on_hazard(void *user, const dv_hazard *hazard) {
@@ -136,79 +74,23 @@ static void on_hazard(void *user, const dv_hazard *hazard) {
            found->line, other, what);
 }
 
-/* ------------------------------------------------------------------ statements */
-
-static int is_synchronisation(const char *instruction) {
-  static const char *const named[] = {"SetFlag", "WaitFlag", "PipeBarrier", "CrossCoreSetFlag", "CrossCoreWaitFlag", "SyncAll"};
-  for (size_t n = 0; n < sizeof named / sizeof named[0]; ++n)
-    if (strcmp(named[n], instruction) == 0) return 1;
-  return 0;
-}
-
-static int ends_with(const char *text, const char *end) {
-  const size_t a = strlen(text), b = strlen(end);
-  return a >= b && strcmp(text + a - b, end) == 0;
-}
-
-static int is_skipped(const dv_launch *launch, dv_here here) {
-  for (int n = 0; n < launch->skips_count; ++n)
-    if (launch->skips[n].instruction && launch->skips[n].line == here.line && strcmp(launch->skips[n].instruction, here.instruction) == 0 &&
-        ends_with(here.file, launch->skips[n].file))
-      return 1;
-  return 0;
-}
-
-int dv_skips_flag(int from, int to, int id) {
-  const dv_run_state *run = dv_current->run;
-  if (from < 0)
-    run->chip->used_cross_flag[id] = 1;
-  else
-    run->chip->used_flag[from][to][id] = 1;
-  for (int n = 0; n < run->launch->skips_count; ++n) {
-    const dv_skip *skip = &run->launch->skips[n];
-    if (!skip->instruction && skip->from == from && skip->id == id && (from < 0 || skip->to == to)) return 1;
-  }
-  return 0;
-}
-
-static int remember(dv_chip *chip, dv_place *place) {
-  if (chip->synchronisations_count == chip->synchronisations_room) {
-    const int room = chip->synchronisations_room ? 2 * chip->synchronisations_room : 64;
-    dv_place **all = realloc(chip->synchronisations, (size_t)room * sizeof *all);
-    if (!all) return 0;
-    chip->synchronisations = all;
-    chip->synchronisations_room = room;
-  }
-  chip->synchronisations[chip->synchronisations_count++] = place;
-  return 1;
-}
-
-/* A hazard found by the last instruction ends the run before the next begins. */
-const dv_place *dv_begin(dv_here here) {
-  dv_core *core = dv_current;
-  while (core->run->has_failed) to_scheduler(core);
-  dv_chip *chip = core->run->chip;
-  const size_t hash = ((uintptr_t)here.file / 16 + (uintptr_t)here.instruction / 4 + (unsigned)here.line * 7u) % DV_PLACES;
-  dv_place *place = chip->places[hash];
-  while (place && (place->site.line != here.line || place->site.file != here.file || place->site.instruction != here.instruction))
-    place = place->next;
-  if (!place) {
-    place = calloc(1, sizeof *place);
-    if (!place) dv_fail(here, "", "no memory for a statement");
-    place->site = here;
-    place->next = chip->places[hash];
-    chip->places[hash] = place;
-    place->is_synchronisation = is_synchronisation(here.instruction);
-  }
-  if (place->is_synchronisation && place->count == 0) {
-    if (!remember(chip, place)) dv_fail(here, "", "no memory for a statement");
-    place->is_skipped = is_skipped(core->run->launch, here);
-  }
-  place->count++;
-  return place;
-}
-
 /* ------------------------------------------------------------------ a launch */
+
+/* The next kernel finds a core as this one left it. */
+static void check_put_back(const dv_core *core) {
+  const dv_here here = {"the end", core->run->launch->name ? core->run->launch->name : "", 0};
+  if (core->atomic_adds) dv_fail(here, "broken rule", "SetAtomicAdd is still on; a kernel puts back what it set (SetAtomicNone)");
+  if (core->ctrl) dv_fail(here, "broken rule", "CTRL is not as it was after launch; a kernel puts back what it set (SetCtrlSpr)");
+}
+
+static void body(void) {
+  dv_core *core = dv_current;
+  dv_entered(core);
+  core->run->launch->kernel(core->run->launch->arguments);
+  check_put_back(core);
+  core->has_ended = 1;
+  dv_to_scheduler(core);
+}
 
 static int open_core(dv_core *core) {
   static const size_t none = 0;
@@ -219,16 +101,7 @@ static int open_core(dv_core *core) {
     if (bytes && !core->memory[m]) core->memory[m] = calloc(1, bytes);
     if (bytes && !core->memory[m]) return 0;
   }
-  if (!core->stack) core->stack = malloc(DV_STACK);
-  if (!core->stack || getcontext(&core->context) != 0) return 0;
-  core->context.uc_stack.ss_sp = core->stack;
-  core->context.uc_stack.ss_size = DV_STACK;
-  core->context.uc_link = NULL;
-  makecontext(&core->context, body, 0);
-#ifdef DV_TSAN
-  core->fiber = __tsan_create_fiber(0);
-#endif
-  return 1;
+  return dv_fiber_open(core, body);
 }
 
 /* Everything but memories and stacks starts anew. */
@@ -291,8 +164,7 @@ static dv_core *furthest_behind(dv_run_state *run) {
         next = core->now;
       }
     }
-  /* Some way beyond the next one, or cores would change places at every instruction. */
-  if (chosen) run->horizon = next + 500.0;
+  if (chosen) run->horizon = next + slack;
   return chosen;
 }
 
@@ -317,6 +189,11 @@ static void check_left(dv_run_state *run) {
   for (int g = 0; g < run->groups_count && !run->has_failed; ++g) {
     if (run->groups[g].order) dv_order_end(run->groups[g].order);
     if (run->has_failed) break;
+    if (run->groups[g].order && dv_order_has_failed(run->groups[g].order)) {
+      run->has_failed = 1;
+      snprintf(run->report->line, sizeof run->report->line, "no memory for the hazard finder");
+      break;
+    }
     for (int n = 0; n < DV_CORES_A_GROUP && !run->has_failed; ++n) {
       int id;
       if (!run->groups[g].core[n].is_used || !dv_cross_left(&run->groups[g].core[n], &id)) continue;
@@ -397,10 +274,7 @@ static void close_run(dv_run_state *run) {
     for (int n = 0; n < DV_CORES_A_GROUP; ++n) dv_cross_close(&run->groups[g].core[n]);
     dv_order_close(run->groups[g].order);
     run->groups[g].order = NULL;
-#ifdef DV_TSAN
-    for (int n = 0; n < DV_CORES_A_GROUP; ++n)
-      if (run->groups[g].core[n].fiber) __tsan_destroy_fiber(run->groups[g].core[n].fiber);
-#endif
+    for (int n = 0; n < DV_CORES_A_GROUP; ++n) dv_fiber_close(&run->groups[g].core[n]);
   }
   dv_bus_close(run->chip->l2);
   dv_bus_close(run->chip->hbm);
@@ -421,12 +295,12 @@ int dv_run(dv_chip *chip, const dv_launch *launch, dv_report *report) {
   run->report = report;
   int is_right = open_run(run);
   if (is_right) {
-    for (dv_core *core; !run->has_failed && (core = furthest_behind(run));) to_core(core);
+    for (dv_core *core; !run->has_failed && (core = furthest_behind(run));) dv_to_core(core);
     if (!run->has_failed) tell_deadlock(run);
     check_left(run);
     add_up(run);
     is_right = !run->has_failed;
-    if (is_right && launch->trace) dv_trace_launch(launch->trace, launch, chip, report->cycles);
+    if (is_right && launch->trace) dv_trace_launch(launch->trace, chip, report->cycles);
   }
   close_run(run);
   free(run);

@@ -1,87 +1,18 @@
-#include "davinci/order.h"
+#include "davinci/order_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* An instruction: its queue and its number there, from 1. Number 0 was before everything. */
-typedef struct epoch {
-  uint32_t queue : 4, number : 28;
-} epoch;
 
 static const epoch nobody = {0, 0};
 
 #define NO_SET UINT32_MAX
 enum { MOST_NUMBER = (1 << 28) - 1 };
-
-static epoch epoch_of(int queue, uint32_t number) {
-  const epoch e = {(uint32_t)queue & (DV_MOST_QUEUES - 1), number & MOST_NUMBER};
-  return e;
-}
-
-typedef struct granule {
-  epoch writer;
-  uint32_t is_written : 1, has_reader : 1;
-  epoch reader;     /* the last one, while all before it had ended when it started */
-  uint32_t readers; /* else the set of them, in order->reader_sets */
-} granule;
-
 enum { PAGE = 512 }; /* granules that come into being together, when the first is touched */
 
-typedef struct space {
-  const char *name;
-  size_t bytes, size; /* of a granule */
-  granule **pages;
-  size_t pages_count;
-  int is_given; /* bytes that nobody touched were there before the kernel started */
-} space;
-
-typedef struct clock {
-  uint32_t ended[DV_MOST_QUEUES]; /* of each queue, the last instruction that must have ended */
-} clock;
-
-/* Readers since the last write. A queue's last one stands for those before it: none ends later for whoever waits for it. */
-typedef struct readers {
-  uint32_t last[DV_MOST_QUEUES]; /* 0: none */
-  uint32_t before;               /* the latest reader itself does not wait for: its queue's last one before it */
-  uint32_t next_free;
-} readers;
-
-/* Queues that waited, and the wait's number in each. */
-typedef struct waited {
-  uint32_t queues, number[DV_MOST_QUEUES];
-} waited;
-
-struct dv_flag {
-  const char *name;
-  int most, sets; /* sets: those that nobody waited for yet */
-  uint64_t all_sets, all_waits;
-  clock *raised;  /* these three are rings of `most` */
-  const dv_site **sites;
-  waited *waits;
-  int last_queue; /* that set it */
-  uint32_t last_count;
-  dv_flag *next;
-};
-
-typedef struct queue {
-  clock now; /* of its next instruction */
-  uint32_t count, room;
-  const dv_site **sites; /* of instruction n at n - 1 */
-  int is_serial;
-} queue;
-
-struct dv_order {
-  int queues, spaces;
-  dv_hazard_report report;
-  void *user;
-  queue queue[DV_MOST_QUEUES];
-  space space[DV_MOST_SPACES];
-  dv_flag *flags;
-  readers *reader_sets;
-  uint32_t reader_sets_count, reader_sets_room, free_set; /* free_set: the first given back, or NO_SET */
-  int current; /* queue of the instruction whose reads and writes come */
-  int has_failed; /* no memory for a set of readers: issue says so */
-};
+static epoch epoch_of(int q, uint32_t number) {
+  const epoch e = {(uint32_t)q & (DV_MOST_QUEUES - 1), number & MOST_NUMBER};
+  return e;
+}
 
 /* ------------------------------------------------------------------ life */
 
@@ -95,13 +26,6 @@ dv_order *dv_order_open(int queues, dv_hazard_report report, void *user) {
   return order;
 }
 
-static void close_flag(dv_flag *flag) {
-  free(flag->raised);
-  free(flag->sites);
-  free(flag->waits);
-  free(flag);
-}
-
 void dv_order_close(dv_order *order) {
   if (!order) return;
   for (int q = 0; q < order->queues; ++q) free(order->queue[q].sites);
@@ -111,7 +35,7 @@ void dv_order_close(dv_order *order) {
   }
   for (dv_flag *flag = order->flags, *next; flag; flag = next) {
     next = flag->next;
-    close_flag(flag);
+    dv_close_flag(flag);
   }
   free(order->reader_sets);
   free(order);
@@ -143,8 +67,17 @@ static int has_ended(const dv_order *order, epoch e) {
   return e.number <= order->queue[order->current].now.ended[e.queue] || (e.queue == now.queue && e.number == now.number);
 }
 
+const dv_site *dv_order_site(const dv_order *order) { return site_of(order, present(order)); }
+
+uint32_t dv_order_present(const dv_order *order, int *number) {
+  *number = order->current;
+  return order->queue[order->current].count;
+}
+
+int dv_order_has_failed(const dv_order *order) { return order->has_failed; }
+
 /* Numbers the next thing a queue does. */
-static int count_up(queue *q, const dv_site *site) {
+int dv_count_up(queue *q, const dv_site *site) {
   if (q->count == MOST_NUMBER) return 0;
   if (q->count == q->room) {
     const uint32_t room = q->room ? 2 * q->room : 256;
@@ -162,7 +95,7 @@ int dv_order_issue(dv_order *order, int number, const dv_site *site) {
   queue *q = &order->queue[number];
   if (q->is_serial) q->now.ended[number] = q->count;
   order->current = number;
-  return count_up(q, site);
+  return dv_count_up(q, site);
 }
 
 static void tell(const dv_order *order, dv_hazard_kind kind, epoch first, const space *s, size_t begin, size_t bytes) {
@@ -321,112 +254,16 @@ void dv_order_given(dv_order *order, int number, size_t begin, size_t bytes) {
   }
 }
 
+void dv_order_learned(dv_order *order, int number, size_t begin, size_t bytes) {
+  space *s = &order->space[number];
+  size_t first, behind;
+  if (!granules_of(order, s, begin, bytes, &first, &behind)) return;
+  for (size_t n = first; n < behind; ++n) {
+    granule *g = granule_at(order, s, n);
+    if (!g) return;
+    g->writer = nobody;
+    g->is_written = 1;
+  }
+}
+
 void dv_order_all_given(dv_order *order, int number) { order->space[number].is_given = 1; }
-
-/* ------------------------------------------------------------------ synchronisation */
-
-void dv_order_barrier(dv_order *order, int number) {
-  queue *q = &order->queue[number];
-  q->now.ended[number] = q->count;
-}
-
-void dv_order_barrier_before(dv_order *order, int number) {
-  queue *q = &order->queue[number];
-  q->now.ended[number] = q->count - 1;
-}
-
-void dv_order_join(dv_order *order, uint32_t queues) {
-  for (int q = 0; q < order->queues; ++q)
-    for (int n = 0; queues >> q & 1u && n < order->queues; ++n)
-      if (queues >> n & 1u) order->queue[q].now.ended[n] = order->queue[n].count;
-}
-
-void dv_order_serial(dv_order *order, int number) { order->queue[number].is_serial = 1; }
-
-dv_flag *dv_flag_open(dv_order *order, const char *name, int most) {
-  dv_flag *flag = most > 0 ? calloc(1, sizeof *flag) : NULL;
-  if (!flag) return NULL;
-  flag->raised = calloc((size_t)most, sizeof *flag->raised);
-  flag->sites = calloc((size_t)most, sizeof *flag->sites);
-  flag->waits = calloc((size_t)most, sizeof *flag->waits);
-  if (!flag->raised || !flag->sites || !flag->waits) {
-    close_flag(flag);
-    return NULL;
-  }
-  flag->name = name;
-  flag->most = most;
-  flag->next = order->flags;
-  order->flags = flag;
-  return flag;
-}
-
-static void tell_flag(const dv_order *order, const dv_flag *flag, dv_hazard_kind kind, uint64_t set, const dv_site *site) {
-  const dv_hazard hazard = {kind, flag->sites[set % (uint64_t)flag->most], site, flag->name, 0, (size_t)flag->sets + 1};
-  order->report(order->user, &hazard);
-}
-
-/* Whether what q starts now starts after that wait. */
-static int knows_of(const queue *q, int number, const waited *w, int queues) {
-  for (int n = 0; n < queues; ++n)
-    if (w->queues >> n & 1u && (n == number || q->now.ended[n] >= w->number[n])) return 1;
-  return 0;
-}
-
-void dv_flag_set(dv_order *order, dv_flag *flag, int number, const dv_site *site) {
-  const queue *q = &order->queue[number];
-  const uint64_t most = (uint64_t)flag->most, set = flag->all_sets;
-  if (flag->sets == flag->most || (set >= most && !knows_of(q, number, &flag->waits[set % most], order->queues))) {
-    tell_flag(order, flag, DV_FLAG_LIMIT, set - most, site);
-    if (flag->sets == flag->most) return;
-  }
-  if (set && flag->last_queue != number && q->now.ended[flag->last_queue] < flag->last_count)
-    tell_flag(order, flag, DV_FLAG_RACE, set - 1, site);
-  flag->last_queue = number;
-  flag->last_count = q->count;
-  flag->raised[set % most] = q->now;
-  flag->raised[set % most].ended[number] = q->count;
-  flag->sites[set % most] = site;
-  flag->all_sets++;
-  flag->sets++;
-}
-
-int dv_flag_wait(dv_order *order, dv_flag *flag, uint32_t queues) {
-  if (flag->sets == 0) return 0;
-  const uint64_t at = flag->all_waits++ % (uint64_t)flag->most;
-  const clock raised = flag->raised[at];
-  waited *w = &flag->waits[at];
-  w->queues = queues;
-  for (int q = 0; q < order->queues; ++q) {
-    if (!(queues >> q & 1u)) continue;
-    if (!count_up(&order->queue[q], NULL)) order->has_failed = 1;
-    w->number[q] = order->queue[q].count;
-    for (int n = 0; n < order->queues; ++n)
-      if (raised.ended[n] > order->queue[q].now.ended[n]) order->queue[q].now.ended[n] = raised.ended[n];
-  }
-  --flag->sets;
-  return 1;
-}
-
-void dv_order_clock(const dv_order *order, int number, uint32_t *ended) {
-  for (int n = 0; n < order->queues; ++n) ended[n] = order->queue[number].now.ended[n];
-  ended[number] = order->queue[number].count;
-}
-
-void dv_order_know(dv_order *order, uint32_t queues, const uint32_t *ended) {
-  for (int q = 0; q < order->queues; ++q)
-    for (int n = 0; queues >> q & 1u && n < order->queues; ++n)
-      if (ended[n] > order->queue[q].now.ended[n]) order->queue[q].now.ended[n] = ended[n];
-}
-
-uint32_t dv_order_present(const dv_order *order, int *number) {
-  *number = order->current;
-  return order->queue[order->current].count;
-}
-
-void dv_order_end(dv_order *order) {
-  for (const dv_flag *flag = order->flags; flag; flag = flag->next)
-    if (flag->sets) {
-      const dv_hazard hazard = {DV_FLAG_LEFT, flag->sites[flag->all_waits % (uint64_t)flag->most], NULL, flag->name, 0, (size_t)flag->sets};
-      order->report(order->user, &hazard);
-    }
-}

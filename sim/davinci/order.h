@@ -2,7 +2,7 @@
  * does any chain of queues, barriers and flags make the second wait for the first? If not, the kernel is wrong on a device
  * whatever values come out here. Nothing is simulated in time: one run decides for all timings of the same instructions. For
  * that sets of a flag must come in an order of their own, and none before the flag has room whatever the timing: both are
- * found too. (Other cores of the chip share no flags with this one: gm.c.)
+ * found too. (Other groups of cores: gm.c, cross.c.)
  *
  * A queue starts its instructions in the order they were issued and may have several under way, so that also within a queue
  * an instruction sees another's bytes for certain only behind a barrier, or in a `serial` queue, which ends one before it
@@ -10,7 +10,7 @@
  *
  * Every byte remembers who wrote it and who read it since (vector clocks after FastTrack, Flanagan and Freund 2009, which
  * says: the first instruction that races is found, if there is one). Checked against the transitive closure of random
- * programs by tests/davinci/test_order.c. */
+ * programs by tests/davinci/test_order_random.c. */
 #ifndef DV_ORDER_H
 #define DV_ORDER_H
 
@@ -56,6 +56,8 @@ int dv_order_space(dv_order *order, const char *name, size_t bytes, size_t granu
 /* Bytes that are there before the kernel starts; or all of a buffer, before its first use. */
 void dv_order_given(dv_order *order, int space, size_t begin, size_t bytes);
 void dv_order_all_given(dv_order *order, int space);
+/* Bytes that somebody outside wrote, behind whom the present instruction is known to come. */
+void dv_order_learned(dv_order *order, int space, size_t begin, size_t bytes);
 
 /* The next instruction of a queue; what it reads and writes follows, reads first. `site` is kept. 0: no memory, no such queue,
  * or more than 2^28 instructions of one. */
@@ -90,6 +92,10 @@ int dv_flag_wait(dv_order *order, dv_flag *flag, uint32_t queues);
 void dv_order_clock(const dv_order *order, int queue, uint32_t *ended);
 void dv_order_know(dv_order *order, uint32_t queues, const uint32_t *ended);
 uint32_t dv_order_present(const dv_order *order, int *queue);
+const dv_site *dv_order_site(const dv_order *order);
+
+/* 1: there was no memory for all that it had to keep, and hazards may have been missed. */
+int dv_order_has_failed(const dv_order *order);
 
 /* Reports the flags that are still set. */
 void dv_order_end(dv_order *order);

@@ -12,7 +12,7 @@ typedef struct event {
 
 struct dv_trace {
   event *events;
-  size_t count, room, first_of_launch;
+  size_t count, room;
   double at; /* us: where the present launch begins */
   int has_failed;
 };
@@ -41,10 +41,8 @@ void dv_trace_event(dv_trace *trace, const dv_core *core, dv_pipe pipe, const ch
   trace->events[trace->count++] = added;
 }
 
-void dv_trace_launch(dv_trace *trace, const dv_launch *launch, const dv_chip *chip, double cycles) {
-  (void)launch;
+void dv_trace_launch(dv_trace *trace, const dv_chip *chip, double cycles) {
   trace->at += cycles / (chip->figures.clock_ghz * 1e3);
-  trace->first_of_launch = trace->count;
 }
 
 int dv_trace_write(const dv_trace *trace, FILE *file) {

@@ -13,6 +13,10 @@ static void Choose() {
   else
     SetSaturationFlag<SaturationMode::FLOAT>(true);
 }
+static void PutBack() {
+  if (keeps)
+    SetCtrlSpr<48, 48>(0);
+}
 static void CheckMode() {
   assert_int_equal((GetCtrlSpr<48, 48>()), keeps);
   assert_int_equal(GetSaturationFlag<SaturationMode::FLOAT>(), !keeps);
@@ -44,6 +48,7 @@ static void CastKeepsInfinitiesWhenTold(void **) {
       Cast(ub.Dst<bfloat16_t>(128), ub.A<float>(), RoundMode::CAST_RINT, 64);
       Cast(ub.Dst<half>(256), ub.A<float>(), RoundMode::CAST_ROUND, 64);
       Muls(ub.Dst<float>(512), ub.A<float>(), 1.0f, 64); // float is not concerned
+      PutBack();
     });
     AssertEnds(after.As<uint16_t>(), true);
     AssertEnds(after.As<uint16_t>() + 64, false);
@@ -67,6 +72,7 @@ static void HalvesSaturate(void **) {
       WholeReduceSum<half>(ub.Dst<half>(512), ub.A<half>(), 64, 1, 1, 1, 8);
       BlockReduceSum<half>(ub.Dst<half>(1024), ub.A<half>(), 1, 128, 1, 1, 8);
       WholeReduceMax<half>(ub.Dst<half>(1536), ub.A<half>(), 128, 1, 1, 1, 8);
+      PutBack();
     });
     const uint16_t *got = after.As<uint16_t>(), most = keeps ? 0x7c00 : 0x7bff;
     for (int i = 0; i < 64; ++i) assert_int_equal(got[i], most);
@@ -108,6 +114,7 @@ static void CubeKernel(void *const *arguments) {
     out.nSize = out.mSize = out.srcStride = out.dstStride = 16;
     out.quantPre = F322F16;
     Fixpipe(Global<half>(arguments, 3), l0c.Get<float>(), out);
+    PutBack();
   }
 }
 static void FixpipeSaturates(void **) {
@@ -125,6 +132,42 @@ static void FixpipeSaturates(void **) {
         assert_int_equal(after.As<uint16_t>()[16 * r + c], wanted);
       }
   }
+}
+
+// [SetAtomicAdd.md, SetCtrlSpr_ISASI.md] what a kernel sets holds for the kernels behind it.
+static void WhatWasSetIsPutBack(void **) {
+  keeps = true;
+  Begin();
+  RefusedUb([](const Ub &) { Choose(); }, "SetCtrlSpr");
+  Refused([](void *const *) { if ASCEND_IS_AIC SetAtomicAdd<float>(); }, "SetAtomicNone");
+  Run([](void *const *) {
+    SetAtomicAdd<float>();
+    SetAtomicNone();
+    Choose();
+    PutBack();
+  });
+}
+
+// A tensor ends where its buffer does, whatever it was reinterpreted or moved to.
+static void BeyondTheBuffer(void **) {
+  Begin();
+  RefusedUb([](const Ub &ub) { Duplicate(ub.Dst<float>(Ub::kBytes - 64), 1.0f, 2 * Ub::kBytes / 4); }, "overflow");
+  Refused([](void *const *) {
+    if ASCEND_IS_AIC return;
+    TPipe pipe;
+    TBuf<TPosition::VECCALC> one, two;
+    pipe.InitBuffer(one, 256);
+    pipe.InitBuffer(two, 256);
+    Duplicate(one.Get<float>(), 1.0f, 64);
+    Duplicate(one.Get<float>()[32].ReinterpretCast<half>(), half(1.0f), 80);
+  }, "buffer ends at 256");
+  Refused([](void *const *arguments) {
+    if ASCEND_IS_AIC return;
+    TPipe pipe;
+    TQue<TPosition::VECIN, 1> queue;
+    pipe.InitBuffer(queue, 2, 256);
+    DataCopy(queue.AllocTensor<float>(), Global<float>(arguments, 0), 72);
+  }, "buffer ends at 256");
 }
 
 // ------------------------------------------------------------------ what Select takes
@@ -254,6 +297,7 @@ static void SumsInFloatOfHalves(void **) {
 int main() {
   const CMUnitTest tests[] = {
       cmocka_unit_test(CastKeepsInfinitiesWhenTold), cmocka_unit_test(HalvesSaturate), cmocka_unit_test(FixpipeSaturates),
+      cmocka_unit_test(WhatWasSetIsPutBack), cmocka_unit_test(BeyondTheBuffer),
       cmocka_unit_test(SelectTakes8KB),              cmocka_unit_test(MasksOfBits),    cmocka_unit_test(CountsSetOutside),
       cmocka_unit_test(SumsInFloatOfHalves),
   };

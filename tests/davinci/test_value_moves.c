@@ -86,7 +86,7 @@ static void moves_keep_their_layouts(void **state) {
   dv_value_load_transposed(&wide, fractals, l1);
   for (uint32_t r = 0; r < 16; ++r)
     for (uint32_t c = 0; c < 16; ++c) assert_int_equal(fractals[c / 8 * 128 + r * 8 + c % 8], r / 8 * 128 + c * 8 + r % 8);
-  const dv_fill fill = {.to = {DV_L1, 0}, .repeats = 2, .blocks = 1, .gap = 1, .element_bytes = 2, .value = 0x3c00};
+  const dv_fill fill = {.to = {DV_L1, 0, 0}, .repeats = 2, .blocks = 1, .gap = 1, .element_bytes = 2, .value = 0x3c00};
   memset(l1, 0, 128);
   dv_value_fill(&fill, l1);
   for (size_t n = 0; n < 64; ++n) assert_int_equal(l1[n], n / 16 % 2 ? 0 : 0x3c00);
@@ -97,7 +97,7 @@ static void copies_pad_and_add(void **state) {
   static uint16_t in[16];
   for (size_t n = 0; n < 16; ++n) in[n] = (uint16_t)drawn();
   for (size_t n = 0; n < BYTES; ++n) dst[n] = before[n] = (uint8_t)drawn();
-  const dv_copy copy = {.to = {DV_UB, 0}, .rows = 3, .bytes = 10, .to_stride = 64, .from_stride = 7, .left_pad = 1,
+  const dv_copy copy = {.to = {DV_UB, 0, 0}, .rows = 3, .bytes = 10, .to_stride = 64, .from_stride = 7, .left_pad = 1,
                         .right_pad = 2, .fill_bytes = 2, .fill = 0xbeef, .is_byte_granular = 1};
   dv_value_copy(&copy, dst, in, 0);
   for (size_t r = 0; r < 3; ++r) {
@@ -106,7 +106,7 @@ static void copies_pad_and_add(void **state) {
     for (size_t n = 0; n < 16; ++n)
       if (n < 1 || n > 5) assert_int_equal(u16_at(dst, 64 * r + 2 * n), 0xbeef);
   }
-  const dv_copy sum = {.to = {DV_GM, 0}, .rows = 1, .bytes = 32, .type = DV_F32};
+  const dv_copy sum = {.to = {DV_GM, 0, 0}, .rows = 1, .bytes = 32, .type = DV_F32};
   fill_floats(src0, 8, 1.0f), fill_floats(dst, 8, 1.0f);
   memcpy(before, dst, 32);
   dv_value_copy(&sum, dst, src0, 1);
