@@ -3,10 +3,11 @@
  * sets and waits, and runs problems that between them come by all of them.
  *
  * Caught: a run ends with a hazard, or its results differ. Redundant: no problem's run has a hazard without it (which holds for all
- * timings, see sim/davinci/order.h), and all results are the same bits.
+ * timings, see sim/davinci/order.h), and all results are the same bits; that is as much a failure.
+ * Run from the project's folder: a statement of the source that no problem came by fails too.
  *
- *   mutate_order [all]     without `all` redundant ones alone are listed. The closing line is "N passed, N failed": caught or shown
- *                          redundant, and statements that no problem came by. */
+ *   mutate_order [all]     without `all` the caught are not listed. The closing line is "N passed, N failed". */
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,7 +171,10 @@ static void add(const dv_skip *skip, int number) {
       return;
     }
   }
-  if (mutants_count == MOST) exit(2);
+  if (mutants_count == MOST) {
+    fprintf(stderr, "mutate_order: more than %d statements and flags; raise MOST\n", MOST);
+    exit(2);
+  }
   mutants[mutants_count].skip = *skip;
   mutants[mutants_count++].problems = 1u << number;
 }
@@ -203,6 +207,53 @@ static void describe(const dv_skip *skip, char *text, size_t size) {
     snprintf(text, size, "all of cross-core flag %d", skip->id);
   else
     snprintf(text, size, "all of %s_%s %d", pipes[skip->from], pipes[skip->to], skip->id);
+}
+
+/* ------------------------------------------------------------------ statements of the source */
+
+static int is_known(const char *instruction, const char *file, int line) {
+  for (int n = 0; n < mutants_count; ++n) {
+    const dv_skip *known = &mutants[n].skip;
+    if (known->instruction && known->line == line && strcmp(known->instruction, instruction) == 0 && strcmp(known->file, file) == 0) return 1;
+  }
+  return 0;
+}
+
+/* Those in a file that no problem came by. */
+static int unreached_in(const char *folder, const char *name) {
+  static const char *const instructions[] = {"SetFlag", "WaitFlag", "PipeBarrier", "CrossCoreSetFlag", "CrossCoreWaitFlag", "SyncAll"};
+  char path[512], text[1024];
+  int unreached = 0;
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  FILE *file = fopen(path, "r");
+  for (int line = 1; file && fgets(text, sizeof text, file); ++line) {
+    char *const comment = strstr(text, "//");
+    if (comment) *comment = '\0';
+    for (size_t n = 0; n < sizeof instructions / sizeof instructions[0]; ++n) {
+      const size_t length = strlen(instructions[n]);
+      for (const char *at = strstr(text, instructions[n]); at; at = strstr(at + length, instructions[n])) {
+        const int begins = at == text || at[-1] == ' ' || at[-1] == ';' || at[-1] == '{' || at[-1] == '(';
+        if (!begins || (at[length] != '<' && at[length] != '(') || is_known(instructions[n], name, line)) continue;
+        printf("%s:%d %s: no problem came by\n", name, line, instructions[n]);
+        ++unreached;
+      }
+    }
+  }
+  if (file) fclose(file);
+  return unreached;
+}
+
+static int unreached(const char *folder) {
+  DIR *open = opendir(folder);
+  if (!open) {
+    fprintf(stderr, "mutate_order: no folder %s; run it from the project's\n", folder);
+    exit(2);
+  }
+  int count = 0;
+  for (const struct dirent *entry; (entry = readdir(open));)
+    if (entry->d_name[0] != '.') count += unreached_in(folder, entry->d_name);
+  closedir(open);
+  return count;
 }
 
 /* Standard attention launches several kernels; the last launch alone is remembered by the chip, so each is asked behind itself. */
@@ -263,10 +314,12 @@ int main(int argc, char **argv) {
   }
   printf("statements: %d left out one at a time, %d caught, %d shown redundant\n", statements, caught[0], redundant[0]);
   printf("flags: %d left out whole, %d caught, %d shown redundant\n", mutants_count - statements, caught[1], redundant[1]);
-  printf("%d passed, 0 failed\n", mutants_count);
+  const int without = unreached("src/ascend/kernel");
+  printf("%d statements of the source that no problem came by\n", without);
+  printf("%d passed, %d failed\n", caught[0] + caught[1], redundant[0] + redundant[1] + without);
   for (int n = 0; n < SHAPES; ++n) {
     fa_plan_destroy(problems[n].plan);
     free(problems[n].right);
   }
-  return 0;
+  return redundant[0] + redundant[1] + without > 0;
 }

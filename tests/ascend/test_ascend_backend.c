@@ -421,7 +421,7 @@ static void what_the_kernels_lack(void **state) {
 /* A kernel that reads beside its arrays: what the emulator finds is the run's error, in one line. */
 static void reads_beside(void *const *arguments) {
   const dv_here here = {"GetValue", "kernel/wrong.cpp", 12};
-  const dv_address at = {DV_GM, (uint64_t)(uintptr_t)arguments[0] + 64};
+  const dv_address at = {DV_GM, 0, (uint64_t)(uintptr_t)arguments[0] + 64};
   (void)dv_scalar_load(here, at, 4);
 }
 
@@ -434,7 +434,7 @@ static void hazards_are_errors(void **state) {
   assert_int_equal(fa_buffer_allocate(*state, 128, &memory), FA_OK);
   const fa_ascend_argument argument = fa_ascend_bytes("x", memory, 64, FA_ASCEND_READS);
   assert_int_equal(runtime->find(*state, &code, &function), FA_OK);
-  const fa_ascend_launch launch = {function, 1, &argument, 1, &tiling, sizeof tiling};
+  const fa_ascend_launch launch = {function, 1, &argument, 1, &tiling, sizeof tiling, 0};
   assert_int_equal(runtime->start(*state, &launch, NULL), FA_ERROR_DEVICE);
   says("ascend-sim:0, wrong_kernel: ");
   says("wrong.cpp:12");

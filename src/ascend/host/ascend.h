@@ -70,6 +70,7 @@ typedef struct fa_ascend_launch {
   int32_t count;
   const void *tiling;
   size_t tiling_bytes;
+  int32_t follows; /* 1: another launch of the same run is before it in the stream */
 } fa_ascend_launch;
 
 static inline fa_ascend_argument fa_ascend_bytes(const char *name, const void *begin, size_t bytes, fa_ascend_access access) {

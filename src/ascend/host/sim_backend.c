@@ -50,7 +50,6 @@ typedef struct sim_context {
   dv_chip *chip;
   pthread_mutex_t turn; /* of the chip, its clock and the view */
   double us;            /* emulated time since the context was made */
-  int is_within_run;    /* another launch of the same run is before the next one in its stream */
   fa_ascend_sim_view view;
 } sim_context;
 
@@ -291,7 +290,7 @@ static fa_status start(const fa_context *context, const fa_ascend_launch *launch
   emulated.last_computed = -1;
   pthread_mutex_lock(&data->turn);
   emulated.is_strict = 1;
-  emulated.is_queued = data->is_within_run;
+  emulated.is_queued = launch->follows || data->view.is_queued;
   emulated.trace = data->view.trace;
   emulated.skips = data->view.skips;
   emulated.skips_count = data->view.skips_count;
@@ -302,7 +301,6 @@ static fa_status start(const fa_context *context, const fa_ascend_launch *launch
   }
   const int is_right = dv_run(data->chip, &emulated, &report);
   if (is_right) data->us += report.us;
-  data->is_within_run = 1;
   if (data->view.watch) data->view.watch(data->view.user, code->function, &report);
   pthread_mutex_unlock(&data->turn);
   return is_right ? FA_OK
@@ -318,11 +316,7 @@ static fa_status run(const fa_plan *plan, const fa_attention_args *args, void *w
   fa_status status = check_memory(plan->context, &scratch);
   for (int n = 0; n < FA_ASCEND_GIVEN && status == FA_OK; ++n) status = check_memory(plan->context, &given[n]);
   if (status == FA_OK) status = fa_check_lengths(&plan->problem, args);
-  if (status != FA_OK) return status;
-  pthread_mutex_lock(&of(plan->context)->turn);
-  of(plan->context)->is_within_run = 0;
-  pthread_mutex_unlock(&of(plan->context)->turn);
-  return plan->kernel->run(plan, args, workspace, stream);
+  return status == FA_OK ? plan->kernel->run(plan, args, workspace, stream) : status;
 }
 
 /* --------------------------------------------------------------------- merging */

@@ -10,6 +10,7 @@ typedef struct fa_ascend_sim_view {
   dv_trace *trace;     /* NULL, or where launches add their events */
   /* 1: all but the blocks first_computed .. last_computed only pass the time; nothing they leave is of use (davinci.h). */
   int only_time, first_computed, last_computed;
+  int is_queued; /* 1: runs wait in the stream behind other work, so that their launches cost less */
   const dv_skip *skips; /* synchronisation that launches leave out (mutation) */
   int skips_count;
   void (*watch)(void *user, const char *function, const dv_report *report); /* NULL, or called behind each launch; may not use the context */

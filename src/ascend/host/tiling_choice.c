@@ -17,6 +17,7 @@ enum {
   LEVEL1_KEYS = 1024,
   CUBE_KEYS = 128,
   PRELOAD = 2,
+  ONE_LEVEL_PRELOAD = 4, /* the best of 1 to 8 for 128 x 128 blocks, on the model */
   LEVEL2_SCORES = 8 * 1024, /* 32 KB of fp32 */
   LEAST_STREAM = 6,         /* tiles of a core that make wide ones worth it */
   RING_ALIGNMENT = 512
@@ -70,10 +71,17 @@ static int64_t keys_in_sight(const fa_ascend_attention *t, int64_t parts) {
   return fa_ceil_div(keys, parts);
 }
 
+/* Of the keys in sight those that a row block sees on average: under a band with a right edge about half. */
+static int64_t keys_on_average(const fa_ascend_attention *t) {
+  const int64_t keys = keys_in_sight(t, 1);
+  const int is_triangle = t->window_right >= 0 && t->window_left < 0 && t->max_seqlen_q > t->level1_rows;
+  return is_triangle ? keys - fa_min(keys, t->max_seqlen_q) / 2 : keys;
+}
+
 static int64_t cost_of(const fa_ascend_attention *t, int64_t units, int64_t groups, int64_t parts) {
   const int64_t waves = fa_ceil_div(units * parts, groups);
   const int64_t key_cycles = t->level1_rows > MOST_ROWS / 4 ? KEY_CYCLES : FEW_ROWS_KEY_CYCLES;
-  int64_t cycles = waves * (ITEM_CYCLES + key_cycles * keys_in_sight(t, parts));
+  int64_t cycles = waves * (ITEM_CYCLES + key_cycles * fa_ceil_div(keys_on_average(t), parts));
   if (parts > 1) /* o in fp32 goes to GM and comes back */
     cycles += JOIN_CYCLES + waves * 2 * t->level1_rows * t->head_dim_v * (int64_t)sizeof(float) / GM_BYTES;
   return cycles;
@@ -136,7 +144,7 @@ static fa_status choose_tiles(const fa_ascend_wish *wish, int64_t groups, fa_asc
   const fa_ascend_tile_row *tuned = found ? found : &none;
   const int64_t sight = fa_max(keys_in_sight(t, t->kv_splits), 1);
   t->cube_keys = (int32_t)(wish->cube_keys ? wish->cube_keys : fa_min(power_of_two_from(sight), CUBE_KEYS));
-  t->preload = (int32_t)(wish->preload ? wish->preload : wish->one_level ? 1 : tuned->preload ? tuned->preload : PRELOAD);
+  t->preload = (int32_t)(wish->preload ? wish->preload : wish->one_level ? ONE_LEVEL_PRELOAD : tuned->preload ? tuned->preload : PRELOAD);
   t->ring = t->preload + 1;
   rule_level1(t, groups, wish->one_level);
   if (tuned->level1_keys) t->level1_keys = (int32_t)fa_min(tuned->level1_keys, fa_round_up(sight, t->cube_keys));

@@ -133,11 +133,11 @@ fa_ascend_argument fa_ascend_scores(const fa_ascend_unfused_run *r, fa_ascend_ac
 }
 
 static fa_status start(const fa_ascend_unfused_run *r, fa_ascend_function function, int32_t blocks,
-                       const fa_ascend_argument *arguments, int count, const void *tiling, size_t tiling_bytes) {
+                       const fa_ascend_argument *arguments, int count, const void *tiling, size_t tiling_bytes, int follows) {
   fa_ascend_argument all[FA_ASCEND_MOST_ARGUMENTS];
   memcpy(all, arguments, (size_t)count * sizeof *all);
   all[count] = fa_ascend_bytes("workspace", NULL, 0, FA_ASCEND_SCRATCH);
-  const fa_ascend_launch launch = {function, blocks, all, count + 1, tiling, tiling_bytes};
+  const fa_ascend_launch launch = {function, blocks, all, count + 1, tiling, tiling_bytes, follows};
   return fa_ascend_device_of(r->plan->context)->runtime->start(r->plan->context, &launch, r->stream);
 }
 
@@ -159,7 +159,7 @@ fa_status fa_ascend_multiply_scores(const fa_ascend_unfused_run *r) {
   t.a_batch = q.batch, t.a_head = q.head, t.a_row = q.row;
   t.b_batch = r->args->k.stride_batch, t.b_head = r->args->k.stride_head, t.b_row = r->args->k.stride_seq;
   const fa_ascend_argument arguments[] = {r->given[FA_ASCEND_Q], r->given[FA_ASCEND_K], fa_ascend_scores(r, FA_ASCEND_WRITES)};
-  return start(r, r->data->matmul, groups_of(r), arguments, 3, &t, sizeof t);
+  return start(r, r->data->matmul, groups_of(r), arguments, 3, &t, sizeof t, 0);
 }
 
 fa_status fa_ascend_multiply_values(const fa_ascend_unfused_run *r) {
@@ -168,10 +168,10 @@ fa_status fa_ascend_multiply_values(const fa_ascend_unfused_run *r) {
   t.b_batch = r->args->v.stride_batch, t.b_head = r->args->v.stride_head, t.b_row = r->args->v.stride_seq;
   t.c_batch = o.batch, t.c_head = o.head, t.c_row = o.row;
   const fa_ascend_argument arguments[] = {fa_ascend_scores(r, FA_ASCEND_READS), r->given[FA_ASCEND_V], r->given[FA_ASCEND_O]};
-  return start(r, r->data->matmul, groups_of(r), arguments, 3, &t, sizeof t);
+  return start(r, r->data->matmul, groups_of(r), arguments, 3, &t, sizeof t, 1);
 }
 
 fa_status fa_ascend_start_pass(const fa_ascend_unfused_run *r, int pass, const fa_ascend_argument *arguments, int count,
                                const fa_ascend_passes *passes) {
-  return start(r, r->data->pass[pass], 2 * groups_of(r), arguments, count, passes, sizeof *passes);
+  return start(r, r->data->pass[pass], 2 * groups_of(r), arguments, count, passes, sizeof *passes, 1);
 }

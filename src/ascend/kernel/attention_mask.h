@@ -62,7 +62,7 @@ class AttentionMask {
     const uint8_t pitch = AttentionCount(p.wide / 8);
     if (p.has_open_tail) {
       const int32_t last = p.wide - kLanes;
-      const uint64_t behind[2] = {~static_cast<uint64_t>(0) << (p.keys - last), 0};
+      uint64_t behind[2] = {~static_cast<uint64_t>(0) << (p.keys - last), 0};
       Duplicate(s[static_cast<uint32_t>(last)], kMaskedScore, behind, AttentionCount(p.rows), 1, pitch);
     }
     for (int32_t slot = 0; slot < p.windows_loaded; slot += at_once_)

@@ -36,7 +36,7 @@ class AttentionMerge {
     sums_ = lanes_[kMostParts];
     narrow_ = sums_[kLanes].template ReinterpretCast<T>();
 
-    const int64_t all = GetBlockNum() * GetTaskRation();
+    const int64_t all = GetBlockNum() * GetTaskRatio();
     const int64_t most = AttentionLeast(t->level1_rows, t->packs_group ? t->group : t->max_seqlen_q); // rows of an item
     for (int64_t whole = 0, turn = 0; whole < work_->WholeItems(); ++whole, turn = (turn + most) % all) {
       AttentionItem item;

@@ -28,7 +28,7 @@ class AttentionOutput {
     partial_o_ = (__gm__ float *)(arguments.workspace + t->partial_o);
     partial_lse_ = (__gm__ float *)(arguments.workspace + t->partial_lse);
     pitch_ = (t->head_dim_v + 15) / 16 * 16;
-    const int64_t group = GetBlockIdx() / GetTaskRation();
+    const int64_t group = GetBlockIdx() / GetTaskRatio();
     ring_ = (__gm__ float *)(arguments.workspace + t->o_ring) + group * t->ring * t->level1_rows * pitch_;
     scale_ = scale;
     exact_.Begin(t, work, arguments);
@@ -202,7 +202,7 @@ class AttentionOutput {
     constexpr uint64_t all = ~static_cast<uint64_t>(0);
     const uint64_t head = before >= kLanes ? all : (static_cast<uint64_t>(1) << before) - 1;
     const uint64_t tail = after >= kLanes ? 0 : all << after;
-    const uint64_t mask[2] = {head | tail, 0};
+    uint64_t mask[2] = {head | tail, 0};
     if (mask[0] == 0) return;
     Duplicate(lanes.template ReinterpretCast<int32_t>(), static_cast<int32_t>(bits), mask, 1, 1, 8);
   }

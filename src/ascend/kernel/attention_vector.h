@@ -25,7 +25,7 @@ class AttentionVector {
  public:
   __aicore__ inline void Run(const fa_ascend_attention *tiling, const AttentionArguments &arguments) {
     t_ = tiling;
-    const int64_t group = GetBlockIdx() / GetTaskRation(), slots = group * t_->ring;
+    const int64_t group = GetBlockIdx() / GetTaskRatio(), slots = group * t_->ring;
     const int64_t scores = static_cast<int64_t>(t_->level1_rows) * t_->level1_keys;
     s_ring_ = (__gm__ float *)(arguments.workspace + t_->s_ring) + slots * scores;
     p_ring_ = (__gm__ T *)(arguments.workspace + t_->p_ring) + slots * scores;
