@@ -174,9 +174,9 @@ static int read_options(asked *a) {
   if (options.shape && options.arch) return fa_usage_error("--shape and --arch exclude each other; give one");
   if (options.rows < 0) return fa_usage_error("--check is %d; it must be at least 1", options.rows);
   if (options.arch &&
-      (options.trace || options.sweeps || options.window || options.functional || options.rows))
+      (options.causal || options.splits || options.trace || options.sweeps || options.window || options.functional || options.rows))
     return fa_usage_error(
-        "--trace, --sweep, --window, --functional and --check are for --shape, not for --arch");
+        "--causal, --splits, --trace, --sweep, --window, --functional and --check are for --shape, not for --arch");
   if (options.shape && (options.seq || options.batch != 1))
     return fa_usage_error("--seq and --batch are for --arch; --shape says them itself");
   code = options.shape ? read_shape(&a->c) : FA_EXIT_OK;

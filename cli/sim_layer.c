@@ -52,6 +52,7 @@ static void look(layer_run *run, fa_sim_clock *clock, const fa_ascend_wish *wish
   memset(&view, 0, sizeof view);
   if (wish) view.wish = *wish;
   view.only_time = 1;
+  view.is_queued = 1;
   view.last_computed = -1;
   view.watch = fa_sim_clock_add;
   view.user = clock;
@@ -158,6 +159,7 @@ static double product_macs(const arch *a) {
 }
 
 typedef struct layer_time {
+  double products_model_us; /* as the clock has it, before BELIEVED */
   double products_us, attention_us, passes_us, workspace_bytes;
   int launches;
   fa_sim_check check; /* of attention */
@@ -177,6 +179,7 @@ static int time_layer(const fa_sim_layer *asked, const arch *a, const fa_sim_til
   if (!code) code = run_layer(&run, tiling);
   if (!code) {
     const double launch_us = dv_chip_get(fa_ascend_sim_chip(run.context), "queued_launch_us");
+    t->products_model_us = run.products.us;
     t->products_us = fmax(run.products.us, 2.0 * product_macs(a) * (double)run.tokens / (BELIEVED * asked->chip->peak_tflops * 1e6));
     t->attention_us = run.attention.us;
     t->passes_us = (double)PASSES * launch_us + 2.0 * pass_elements(a) * (double)run.tokens /
@@ -216,6 +219,8 @@ static void add_row(cJSON *rows, const fa_sim_layer *asked, const arch *a, int n
   cJSON_AddNumberToObject(row, "layer_us", layer_us(&t[n]));
   cJSON_AddNumberToObject(row, "attention_us", t[n].attention_us);
   cJSON_AddNumberToObject(row, "products_us", t[n].products_us);
+  cJSON_AddNumberToObject(row, "products_model_us", t[n].products_model_us);
+  cJSON_AddBoolToObject(row, "products_capped", t[n].products_us > t[n].products_model_us);
   cJSON_AddNumberToObject(row, "passes_us", t[n].passes_us);
   cJSON_AddNumberToObject(row, "launches", t[n].launches);
   cJSON_AddNumberToObject(row, "workspace_bytes", t[n].workspace_bytes);

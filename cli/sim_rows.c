@@ -230,7 +230,8 @@ void fa_sim_add_row(cJSON *rows, const fa_sim_chip *chip, const fa_sim_tiling *t
   cJSON_AddNumberToObject(row, "peak_percent", fa_sim_peak_percent(chip, r, r->clock.us));
   cJSON_AddBoolToObject(row, "believed", is_believed(chip, r));
   add_use(row, &r->clock);
-  cJSON_AddNumberToObject(row, "hazards", 0); /* a run that has one is not timed */
+  cJSON_AddNumberToObject(row, "hazards", 0); /* a run that has one is not timed; where they were looked for: checked.computed */
+  cJSON_AddStringToObject(row, "cache", r->clock.is_warm ? "warm" : "cold");
   add_range(row, chip, r);
   cJSON_AddNumberToObject(row, "launches", r->clock.launches);
   cJSON *const parts = cJSON_AddArrayToObject(row, "parts");

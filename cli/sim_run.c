@@ -83,9 +83,10 @@ int fa_sim_chip_set(fa_sim_chip *chip, const char *text) {
   else if (setting.value == 0.0 &&
            (strstr(setting.parameter, "_rate") || !strcmp(setting.parameter, "clock_ghz")))
     code = fa_usage_error("--set: %s is 0; it must be more", setting.parameter);
+  else if (!dv_chip_set(opened, setting.parameter, setting.value))
+    code = fa_usage_error("--set: %s cannot be %g", setting.parameter, setting.value);
   if (!code) {
     chip->settings[chip->settings_count++] = setting;
-    dv_chip_set(opened, setting.parameter, setting.value);
     read_chip(chip, opened);
   }
   fa_context_destroy(context);
@@ -166,7 +167,7 @@ static int run_plan(const fa_sim_job *job, fa_context *context, const fa_plan *p
   const fa_status status = fa_buffer_allocate(context, fa_plan_workspace_bytes(plan), &workspace);
   int code = status ? fa_library_error(status) : run_once(job, context, plan, workspace, extent, NULL, clock);
   if (!code && wants_second_run(job, clock))
-    code = run_once(job, context, plan, workspace, FA_SIM_NOTHING, NULL, clock);
+    code = run_once(job, context, plan, workspace, FA_SIM_NOTHING, NULL, clock), clock->is_warm = true;
   if (!code && trace && clock->instructions <= (double)FA_SIM_MOST_EVENTS) {
     fa_sim_clock traced;
     code = run_once(job, context, plan, workspace, FA_SIM_NOTHING, trace, &traced);

@@ -56,6 +56,7 @@ typedef struct fa_sim_clock {
   double cycles, us;
   double busy[2][DV_PIPES]; /* of AICs and AIVs, summed over the cores */
   int cores[2];             /* of the launch that had most */
+  bool is_warm; /* a second run, which found its tensors in L2 */
   double instructions;
   double gm_read, gm_written, hbm; /* bytes */
   int parts;

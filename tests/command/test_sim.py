@@ -6,7 +6,7 @@ import pytest
 SMALL = ["--shape", "1,2,1,96,160,64"]
 TILINGS = ["two-level", "one-level", "standard", "eager"]
 FIELDS = {"tiling", "kernel", "tiles", "shape", "causal", "window", "dtype", "cycles", "us", "flops", "tflops", "peak_tflops",
-          "peak_percent", "believed", "use", "hazards", "low", "high", "corners", "launches", "parts", "instructions",
+          "peak_percent", "believed", "cache", "use", "hazards", "low", "high", "corners", "launches", "parts", "instructions",
           "gm_read_bytes", "gm_written_bytes", "hbm_bytes", "workspace_bytes", "mask_bytes", "full_mask_bytes", "checked", "chip",
           "label", "set", "commit"}
 
@@ -132,7 +132,7 @@ def test_parameters(fastattn):
     rows = rows_of(fastattn, "--parameters")
     table = {row["name"]: row for row in rows}
     assert table["groups"]["values"] == {"910b1": 24, "910b2": 24, "910b3": 20, "910b4": 20}
-    assert all(row["unit"] and row["source"] and row["confidence"] in ("documented", "measured", "fitted", "guess") for row in rows)
+    assert all(row["unit"] and row["source"] and row["confidence"] in ("documented", "published", "fitted", "guess") for row in rows)
     text = fastattn("sim", "--parameters").stdout
     assert all(name in text for name in table)
 
