@@ -99,13 +99,11 @@ class AttentionCube {
       if (i == 0) FetchKeysAhead(tile, 0);
       if (i >= t_->preload) FetchFirstValues(tiles_[(i - t_->preload) % kTilesKept]);
       Scores(tile, i);
+      if (is_next) FetchKeysAhead(tiles_[(i + 1) % kTilesKept], 0);
       if (i >= t_->preload) {
         const AttentionTile &behind = tiles_[(i - t_->preload) % kTilesKept];
         FetchFirstWeights(behind, i - t_->preload);
-        if (is_next) FetchKeysAhead(tiles_[(i + 1) % kTilesKept], 0);
         Rows(behind, i - t_->preload);
-      } else if (is_next) {
-        FetchKeysAhead(tiles_[(i + 1) % kTilesKept], 0);
       }
       tiles_done_ = i + 1;
     }

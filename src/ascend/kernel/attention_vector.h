@@ -56,7 +56,7 @@ class AttentionVector {
 
   __aicore__ inline void Stream() {
     has_tile_ = work_.NextTile(tiles_[0]);
-    load_tile_ = load_row_ = loaded_ = first_ = second_ = ready_ = spare_ = 0;
+    load_tile_ = load_row_ = loaded_ = first_ = second_ = ready_ = ready_before_ = spare_ = 0;
     if (has_tile_) Load();
     while (load_row_ > 0 && loaded_ < ub_.lay.scores_buffers) Load();
     while (first_ < loaded_) {
@@ -85,9 +85,9 @@ class AttentionVector {
     }
   }
 
-  // Loads what there are buffers for, at least one piece if there is one. The scores of a tile are waited for once the weights that
-  // the Cube needs before it makes them are on their way. With preload 1 it makes them only behind the weights of the tile
-  // before the last, so that the last tile's are not held back until they come.
+  // Loads what there are buffers for, at least one piece if there is one. A wait for scores holds up the whole core, so a tile's are
+  // waited for once the weights that the Cube needs before it makes them are on their way, and have been for a round; with preload 1,
+  // which makes them only behind the weights of the tile before the last, once there is nothing else to do.
   __aicore__ inline void LoadAhead() {
     if (t_->preload == 1 && has_tile_ && load_row_ == 0 && first_ == loaded_ && first_ > second_) {
       output_.Take(0);
@@ -95,7 +95,7 @@ class AttentionVector {
       Round<false, true>(piece, piece);
     }
     while (has_tile_ && loaded_ - second_ < ub_.lay.scores_buffers) {
-      const bool waits = load_row_ == 0 && (load_tile_ - t_->preload > ready_ || t_->preload == 1);
+      const bool waits = load_row_ == 0 && (load_tile_ - t_->preload > ready_before_ || t_->preload == 1);
       if (waits && first_ < loaded_) return;
       Load();
     }
@@ -180,6 +180,7 @@ class AttentionVector {
       output_.Step(step, step == steps);
       PipeBarrier<PIPE_V>();
     }
+    ready_before_ = ready_;
     if (has_first) ++first_;
     if (!has_second) return;
     ++second_;
@@ -249,7 +250,7 @@ class AttentionVector {
   bool has_tile_;                // tile load_tile_ is there
   int32_t load_tile_, load_row_; // of the next piece to load
   int32_t loaded_, first_, second_; // pieces that are loaded, have maxima, have weights
-  int32_t ready_;                // tiles whose weights are on their way
+  int32_t ready_, ready_before_; // tiles whose weights are on their way, and were before the last round
   int32_t spare_;                // a buffer of scores that is free between rounds
 };
 
