@@ -112,20 +112,28 @@ void dv_reads(dv_here here, dv_address from, uint64_t bytes) {
   if (bytes == 0) return;
   if (from.memory == DV_GM) {
     const int region = dv_gm_find(here, from.at, bytes);
-    if (dv_current->group->computes) dv_gm_touch(here, region, from.at, bytes, 0);
+    if (dv_current->group->computes) dv_gm_touch(here, region, from.at, bytes, DV_GM_READS);
     return;
   }
   note_scratch(from, bytes);
   if (dv_current->group->computes) dv_order_read(dv_current->group->order, space_of(from), from.at, bytes);
 }
 
+static void change_gm(dv_here here, dv_address to, uint64_t bytes, dv_gm_access access) {
+  const int region = dv_gm_find(here, to.at, bytes);
+  if (dv_current->run->regions[region].given.access == DV_INPUT)
+    dv_fail(here, "write of an input", "bytes %llu of %s", (unsigned long long)bytes, dv_current->run->regions[region].given.name);
+  if (dv_current->group->computes) dv_gm_touch(here, region, to.at, bytes, access);
+}
+
+void dv_adds(dv_here here, dv_address to, uint64_t bytes) {
+  if (bytes) change_gm(here, to, bytes, DV_GM_ADDS);
+}
+
 void dv_writes(dv_here here, dv_address to, uint64_t bytes) {
   if (bytes == 0) return;
   if (to.memory == DV_GM) {
-    const int region = dv_gm_find(here, to.at, bytes);
-    if (dv_current->run->regions[region].given.access == DV_INPUT)
-      dv_fail(here, "write of an input", "bytes %llu of %s", (unsigned long long)bytes, dv_current->run->regions[region].given.name);
-    if (dv_current->group->computes) dv_gm_touch(here, region, to.at, bytes, 1);
+    change_gm(here, to, bytes, DV_GM_WRITES);
     return;
   }
   note_scratch(to, bytes);

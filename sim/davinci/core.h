@@ -112,9 +112,9 @@ struct dv_group {
   dv_core core[DV_CORES_A_GROUP];
 };
 
-/* Who touched a granule of GM since its last write: groups share no flags, only meetings. */
+/* Who read a granule of GM, or added to it, since its last write: groups share no flags, only meetings. */
 typedef struct dv_reader {
-  uint8_t group, queue;
+  uint8_t group, queue, adds; /* adds: an atomic add, which others need not be ordered with */
   uint32_t number; /* the queue's last; it stands for those before */
 } dv_reader;
 typedef struct dv_owner {
@@ -204,6 +204,7 @@ int dv_order_queue(const dv_core *core, dv_pipe pipe);
 /* Bytes of a local memory or GM, checked and told to the hazard finder. */
 void dv_reads(dv_here here, dv_address from, uint64_t bytes);
 void dv_writes(dv_here here, dv_address to, uint64_t bytes);
+void dv_adds(dv_here here, dv_address to, uint64_t bytes); /* to GM, atomically */
 void *dv_pointer(dv_address address);
 /* Whole instruction in bounds of its memory and aligned; fails otherwise. */
 void dv_check_local(dv_here here, dv_address address, uint64_t bytes, unsigned alignment);
@@ -228,7 +229,8 @@ int dv_gm_open(dv_run_state *run);
 void dv_gm_close(dv_run_state *run);
 /* The region that holds the bytes; fails when none does. */
 int dv_gm_find(dv_here here, uint64_t at, uint64_t bytes);
-void dv_gm_touch(dv_here here, int region, uint64_t at, uint64_t bytes, int writes);
+typedef enum dv_gm_access { DV_GM_READS, DV_GM_WRITES, DV_GM_ADDS } dv_gm_access;
+void dv_gm_touch(dv_here here, int region, uint64_t at, uint64_t bytes, dv_gm_access access);
 /* What an access costs behind L2: bytes read that it did not hold, and bytes it had to write back to make room. */
 typedef struct dv_l2_cost {
   double missed, written_back;

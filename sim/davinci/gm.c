@@ -55,9 +55,9 @@ static dv_owner *owner_at(dv_here here, dv_gm_region *region, size_t n) {
   return *page + n % DV_OWNER_PAGE;
 }
 
-static void add_reader(dv_here here, dv_owner *o, uint8_t group, uint8_t queue, uint32_t number) {
+static void add_reader(dv_here here, dv_owner *o, uint8_t group, uint8_t queue, uint32_t number, uint8_t adds) {
   for (int n = 0; n < o->readers; ++n)
-    if (o->reader[n].group == group && o->reader[n].queue == queue) {
+    if (o->reader[n].group == group && o->reader[n].queue == queue && o->reader[n].adds == adds) {
       o->reader[n].number = number;
       return;
     }
@@ -68,12 +68,14 @@ static void add_reader(dv_here here, dv_owner *o, uint8_t group, uint8_t queue, 
     o->reader = grown;
     o->room = room;
   }
-  const dv_reader added = {group, queue, number};
+  const dv_reader added = {group, queue, adds, number};
   o->reader[o->readers++] = added;
 }
 
-/* Within a group flags order accesses (order.c); what another group touched has to be known from a meeting. */
-void dv_gm_touch(dv_here here, int number, uint64_t at, uint64_t bytes, int writes) {
+/* Within a group flags order accesses (order.c); what another group touched has to be known from a meeting. Atomic adds of two
+ * groups need no order among themselves; all else needs it with them. Those of a group's two AIVs are asked for order as writes are,
+ * which is more than the chip asks for. */
+void dv_gm_touch(dv_here here, int number, uint64_t at, uint64_t bytes, dv_gm_access access) {
   dv_core *core = dv_current;
   dv_gm_region *region = &core->run->regions[number];
   if (region->given.access == DV_INPUT) return;
@@ -86,30 +88,33 @@ void dv_gm_touch(dv_here here, int number, uint64_t at, uint64_t bytes, int writ
   for (size_t n = begin / region->granule; n * region->granule < begin + bytes; ++n) {
     dv_owner *o = owner_at(here, region, n);
     const size_t byte = n * region->granule;
-    if (o->writer && o->writer != me) {
-      if (!dv_knows(core, o->writer - 1, o->writer_queue, o->written))
-        dv_fail(here, writes ? "write too early" : "read too early", "nothing orders it behind %s at line %d of group %d; byte %zu of %s",
-                o->write_site->instruction, o->write_site->line, o->writer - 1, byte, region->given.name);
-      if (!writes) dv_order_learned(order, space, byte, region->granule);
+    int is_theirs = o->writer && o->writer != me, i_added = 0;
+    if (is_theirs && !dv_knows(core, o->writer - 1, o->writer_queue, o->written))
+      dv_fail(here, access ? "write too early" : "read too early", "nothing orders it behind %s at line %d of group %d; byte %zu of %s",
+              o->write_site->instruction, o->write_site->line, o->writer - 1, byte, region->given.name);
+    for (int r = 0; r < o->readers; ++r) {
+      const dv_reader *reader = &o->reader[r];
+      i_added |= reader->adds && reader->group == me;
+      const int conflicts = reader->adds ? access != DV_GM_ADDS : access != DV_GM_READS;
+      if (reader->group == me || !conflicts) continue;
+      if (!dv_knows(core, reader->group - 1, reader->queue, reader->number))
+        dv_fail(here, access ? "write too early" : "read too early", "nothing orders it behind %s of group %d; byte %zu of %s",
+                reader->adds ? "an atomic add" : "a read", reader->group - 1, byte, region->given.name);
+      is_theirs |= reader->adds;
     }
-    if (!writes) {
-      add_reader(here, o, me, (uint8_t)queue, now);
+    if (access != DV_GM_WRITES) {
+      if (is_theirs && !i_added) dv_order_learned(order, space, byte, region->granule);
+      add_reader(here, o, me, (uint8_t)queue, now, access == DV_GM_ADDS);
       continue;
     }
-    for (int r = 0; r < o->readers; ++r)
-      if (o->reader[r].group != me && !dv_knows(core, o->reader[r].group - 1, o->reader[r].queue, o->reader[r].number))
-        dv_fail(here, "write too early", "nothing orders it behind a read of group %d; byte %zu of %s", o->reader[r].group - 1, byte,
-                region->given.name);
     o->writer = me;
     o->writer_queue = (uint8_t)queue;
     o->written = now;
     o->write_site = dv_order_site(order);
     o->readers = 0;
   }
-  if (writes)
-    dv_order_write(order, space, begin, (size_t)bytes);
-  else
-    dv_order_read(order, space, begin, (size_t)bytes);
+  if (access != DV_GM_WRITES) dv_order_read(order, space, begin, (size_t)bytes);
+  if (access != DV_GM_READS) dv_order_write(order, space, begin, (size_t)bytes);
 }
 
 /* ------------------------------------------------------------------ L2 */

@@ -120,8 +120,10 @@ void dv_issue_fixpipe(dv_here here, const dv_fixpipe *given) {
   if (to_l1) touch_nz(here, fixpipe, columns);
   for (uint32_t r = 0; r < fixpipe->rows && !to_l1; ++r) {
     const dv_address row = dv_further(fixpipe->to, r * stride);
-    if (dv_current->atomic_adds) dv_reads(here, row, bytes);
-    dv_writes(here, row, bytes);
+    if (dv_current->atomic_adds)
+      dv_adds(here, row, bytes);
+    else
+      dv_writes(here, row, bytes);
   }
   if (dv_current->group->computes)
     dv_value_fixpipe(fixpipe, dv_pointer(fixpipe->to), dv_pointer(fixpipe->from), dv_current->atomic_adds && !to_l1);

@@ -18,8 +18,9 @@ static dv_pipe pipe_of(dv_here here, const dv_copy *copy) {
   dv_fail(here, "broken rule", "there is no way from memory %d to memory %d", (int)from, (int)to);
 }
 
-/* One side of a copy: bounds of local memory, rows told to the hazard finder. */
-static void touch_rows(dv_here here, dv_address at, uint32_t rows, int64_t stride, uint64_t bytes, int writes) {
+/* One side of a copy: bounds of local memory, rows told to the hazard finder (which: dv_reads, dv_writes or dv_adds). */
+typedef void (*tell)(dv_here here, dv_address at, uint64_t bytes);
+static void touch_rows(dv_here here, dv_address at, uint32_t rows, int64_t stride, uint64_t bytes, tell which) {
   if (at.memory != DV_GM) {
     bytes = blocks_of(bytes);
     dv_check_local(here, at, (uint64_t)(stride * (int64_t)(rows - 1)) + bytes, 32);
@@ -30,10 +31,7 @@ static void touch_rows(dv_here here, dv_address at, uint32_t rows, int64_t strid
   }
   for (uint32_t r = 0; r < rows; ++r) {
     const dv_address row = dv_further(at, (uint64_t)((int64_t)r * stride));
-    if (writes)
-      dv_writes(here, row, bytes);
-    else
-      dv_reads(here, row, bytes);
+    which(here, row, bytes);
   }
 }
 
@@ -52,11 +50,10 @@ void dv_issue_copy(dv_here here, const dv_copy *copy) {
     dv_fail(here, "misaligned", "a GM address that is not a multiple of the element's %u bytes", element);
   const uint64_t padded = copy->bytes + (uint64_t)(copy->left_pad + copy->right_pad) * copy->fill_bytes;
   dv_order_begin(place, pipe);
-  touch_rows(here, copy->from, copy->rows, copy->from_stride, copy->bytes, 0);
+  touch_rows(here, copy->from, copy->rows, copy->from_stride, copy->bytes, dv_reads);
   const int adds = dv_current->atomic_adds && pipe == DV_MTE3;
   if (adds && dv_current->atomic_type != copy->type) dv_fail(here, "broken rule", "atomic adds of another type");
-  if (adds) touch_rows(here, copy->to, copy->rows, copy->to_stride, copy->bytes, 0);
-  touch_rows(here, copy->to, copy->rows, copy->to_stride, copy->to.memory == DV_GM ? copy->bytes : padded, 1);
+  touch_rows(here, copy->to, copy->rows, copy->to_stride, copy->to.memory == DV_GM ? copy->bytes : padded, adds ? dv_adds : dv_writes);
   if (dv_current->group->computes) dv_value_copy(copy, dv_pointer(copy->to), dv_pointer(copy->from), adds);
 
   const dv_figures *f = figures();
@@ -92,10 +89,10 @@ void dv_issue_nd2nz(dv_here here, const dv_nd2nz *move) {
     const dv_address from = dv_further(move->from, (uint64_t)n * move->from_matrix * move->element_bytes);
     const dv_address to = dv_further(move->to, (uint64_t)n * move->to_matrix * move->element_bytes);
     dv_check_local(here, to, bytes, 32);
-    touch_rows(here, from, move->rows, (int64_t)move->from_row * move->element_bytes, row_bytes, 0);
+    touch_rows(here, from, move->rows, (int64_t)move->from_row * move->element_bytes, row_bytes, dv_reads);
     for (uint64_t c = 0; c < columns; ++c) {
       const dv_address column = dv_further(to, c * move->to_column * 32);
-      touch_rows(here, column, move->rows, (int64_t)move->to_row * 32, 32, 1);
+      touch_rows(here, column, move->rows, (int64_t)move->to_row * 32, 32, dv_writes);
     }
   }
   if (dv_current->group->computes) dv_value_nd2nz(move, dv_pointer(move->to), dv_pointer(move->from));
@@ -191,7 +188,7 @@ void dv_issue_fill(dv_here here, const dv_fill *fill) {
     dv_fail(here, "broken rule", "InitConstValue fills L1, L0A or L0B");
   if (fill->repeats == 0 || fill->blocks == 0) return;
   dv_order_begin(place, pipe);
-  touch_rows(here, fill->to, fill->repeats, (int64_t)((fill->blocks + fill->gap) * unit), fill->blocks * unit, 1);
+  touch_rows(here, fill->to, fill->repeats, (int64_t)((fill->blocks + fill->gap) * unit), fill->blocks * unit, dv_writes);
   if (dv_current->group->computes) dv_value_fill(fill, dv_pointer(fill->to));
   const double bytes = (double)fill->repeats * fill->blocks * (double)unit;
   dv_post(place, pipe, figures()->move_start + bytes / figures()->gm_l1_rate, figures()->mte1_latency);

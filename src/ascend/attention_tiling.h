@@ -23,7 +23,7 @@ typedef struct fa_ascend_attention {
   /* Bytes from the start of the workspace, multiples of 512. Rings are of `ring` tiles a group of cores:
    * S fp32 and P of the input type [level1_rows][level1_keys], O fp32 [level1_rows][head_dim_v rounded up to 16]. */
   int64_t s_ring, p_ring, o_ring;
-  int64_t partial_o, partial_lse; /* of kv_splits > 1: fp32 [items][level1_rows][head_dim_v], [items][level1_rows] */
+  int64_t partial_o, partial_lse; /* of kv_splits > 1: fp32 [items][level1_rows][head_dim_v rounded up to 64], [items][level1_rows] */
 
   int32_t is_bf16; /* else f16 */
   int32_t batch, heads_q, heads_kv, group;

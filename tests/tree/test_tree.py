@@ -131,7 +131,7 @@ def test_public_header_compiles_alone(compiler, standard, tmp_path):
 
 
 COLUMNS = ("prefill_c", "prefill_avx2", "prefill_avx512", "prefill_bf16_amx", "prefill_split_amx", "decode_any", "prefill_sm80",
-           "prefill_sm75", "prefill_sm70", "prefill_any")
+           "prefill_sm75", "prefill_sm70", "prefill_any", "flash_ascend")
 
 
 def test_readme_feature_table_is_that_of_the_kernel_table(fastattn):

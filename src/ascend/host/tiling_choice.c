@@ -19,13 +19,24 @@ enum {
   PRELOAD = 2,
   ONE_LEVEL_PRELOAD = 4, /* the best of 1 to 8 for 128 x 128 blocks, on the model */
   LEVEL2_SCORES = 8 * 1024, /* 32 KB of fp32 */
+  MOST_WAVES = 4,           /* of uncut items, for cutting them to be of use */
   LEAST_STREAM = 6,         /* tiles of a core that make wide ones worth it */
   RING_ALIGNMENT = 512
 };
 
-/* Cycles: a key of 128 rows (a 128 x 512 tile in 7,740), a key of few rows (reading K and V), an item's first tile passing
- * through empty pipes, all cores waiting for each other before parts are joined; bytes a cycle of a group to GM. */
-enum { KEY_CYCLES = 15, FEW_ROWS_KEY_CYCLES = 4, ITEM_CYCLES = 6000, JOIN_CYCLES = 3000, GM_BYTES = 150 };
+/* Cycles: a key of 128 rows (a 128 x 512 tile in 7,740), a key of few rows (reading K and V), the first tile of a stream passing
+ * through empty pipes, an item's end, all cores waiting for each other before parts are joined, an AIV joining eight rows; bytes
+ * a cycle of a group to GM. */
+enum {
+  KEY_CYCLES = 15,
+  FEW_ROWS_KEY_CYCLES = 7,
+  STREAM_CYCLES = 6000,
+  ITEM_CYCLES = 1500,
+  MEETING_CYCLES = 3000,
+  JOIN_CYCLES = 1400,
+  JOIN_ROWS = 8,
+  GM_BYTES = 150
+};
 
 static int32_t window_of(int64_t given) { return given < 0 || given >= INT32_MAX ? -1 : (int32_t)given; }
 
@@ -78,12 +89,16 @@ static int64_t keys_on_average(const fa_ascend_attention *t) {
   return is_triangle ? keys - fa_min(keys, t->max_seqlen_q) / 2 : keys;
 }
 
+/* Of `units` items a part, dealt to `groups` so that heavy and light ones mix; one is not cut. */
 static int64_t cost_of(const fa_ascend_attention *t, int64_t units, int64_t groups, int64_t parts) {
   const int64_t waves = fa_ceil_div(units * parts, groups);
   const int64_t key_cycles = t->level1_rows > MOST_ROWS / 4 ? KEY_CYCLES : FEW_ROWS_KEY_CYCLES;
-  int64_t cycles = waves * (ITEM_CYCLES + key_cycles * fa_ceil_div(keys_on_average(t), parts));
-  if (parts > 1) /* o in fp32 goes to GM and comes back */
-    cycles += JOIN_CYCLES + waves * 2 * t->level1_rows * t->head_dim_v * (int64_t)sizeof(float) / GM_BYTES;
+  const int64_t keys = fa_max(waves * fa_ceil_div(keys_on_average(t), parts), keys_in_sight(t, parts));
+  int64_t cycles = STREAM_CYCLES + waves * ITEM_CYCLES + key_cycles * keys;
+  if (parts > 1) { /* o in fp32 goes to GM and comes back */
+    cycles += waves * t->level1_rows * t->head_dim_v * (int64_t)sizeof(float) / GM_BYTES;
+    cycles += MEETING_CYCLES + fa_ceil_div(units * fa_ceil_div(t->level1_rows, JOIN_ROWS), 2 * groups) * JOIN_CYCLES;
+  }
   return cycles;
 }
 
@@ -91,7 +106,7 @@ static int64_t cost_of(const fa_ascend_attention *t, int64_t units, int64_t grou
 static int64_t choose_parts(const fa_attention_problem *p, const fa_ascend_attention *t, int64_t units, int64_t groups) {
   const int64_t most = fa_max(fa_min(fa_min(p->max_seqlen_kv, MOST_PARTS), INT32_MAX / fa_max(units, 1)), 1);
   if (p->kv_splits) return fa_min(p->kv_splits, most);
-  if (units >= groups) return 1; /* parts would only cost */
+  if (units >= MOST_WAVES * groups) return 1; /* the last wave is a small part of all */
   int64_t best = 1, best_cost = cost_of(t, units, groups, 1);
   for (int64_t parts = 2; parts <= fa_min(most, fa_ceil_div(p->max_seqlen_kv, CUBE_KEYS)); ++parts) {
     const int64_t cost = cost_of(t, units, groups, parts);
@@ -192,7 +207,7 @@ static void lay_out(fa_ascend_choice *c) {
   PLACE(s_ring, tiles * scores * wide);
   PLACE(p_ring, tiles * scores * 2);
   PLACE(o_ring, tiles * t->level1_rows * fa_round_up(t->head_dim_v, FRACTAL) * wide);
-  PLACE(partial_o, t->kv_splits > 1 ? rows * t->head_dim_v * wide : 0);
+  PLACE(partial_o, t->kv_splits > 1 ? rows * fa_round_up(t->head_dim_v, FA_ASCEND_LANES) * wide : 0);
   PLACE(partial_lse, t->kv_splits > 1 ? rows * wide : 0);
 #undef PLACE
   c->workspace_bytes = (size_t)end;

@@ -43,7 +43,6 @@ class AttentionExact {
     AttentionLoadRows(raw_k_, q_ + work_->RowOffset(t_->q, item, row), 1, t_->head_dim_qk, 0, dim_q_);
     PipeBarrier<PIPE_ALL>();
     Cast(q, raw_k_, RoundMode::CAST_NONE, static_cast<uint32_t>(t_->head_dim_qk));
-    PipeBarrier<PIPE_V>();
 
     int32_t begin, end;
     work_->KeysOfRow(item, row, begin, end);

@@ -3,16 +3,18 @@
 //   m = max_p lse_p     w_p = exp(lse_p - m)     o = sum_p w_p o_p / sum_p w_p     lse = m + ln sum_p w_p
 //
 // A part that saw no key has lse = -inf and o = 0. A part that saw one weighs 1e-30 at least, so that an infinity in its o arrives; what
-// is finite adds at most 1e-30 of itself. All AIVs take rows in turn. UB, for at most 256 parts: lse [parts][8], of which the sum of a
-// row with zeros is the number itself, weights [parts][8], and o of 32 parts at a time, fp32 [32][dim], folded in halves.
-// Bound: reading the parts once, at 32 KB a move; a short row is bound by its chain of 25 instructions.
+// is finite adds at most 1e-30 of itself. All AIVs take eight rows of an item in turn, a block of 32 bytes of each part's lse: what
+// is one number a row goes through Vector for all parts of the eight at once. UB, for at most 256 parts: lse and weights
+// [parts][8], o of 8 parts at a time, fp32 [8 parts][8][dim], folded in halves.
+// Bound: reading the parts once, 32 KB a move at D_v = 128; with few parts, the chain of some 25 instructions.
 #ifndef FA_ASCEND_ATTENTION_MERGE_H
 #define FA_ASCEND_ATTENTION_MERGE_H
 
 #include "attention_exact.h"
 
 constexpr int32_t kMostParts = 256;
-constexpr int32_t kPartsAtOnce = 32;
+constexpr int32_t kPartsAtOnce = 8;
+constexpr int32_t kRowsAtOnce = 8;
 
 template <typename T>
 class AttentionMerge {
@@ -27,111 +29,123 @@ class AttentionMerge {
     partial_o_ = (__gm__ float *)(arguments.workspace + t->partial_o);
     partial_lse_ = (__gm__ float *)(arguments.workspace + t->partial_lse);
     dim_ = fa_ascend_up(t->head_dim_v, kLanes);
-    repeats_ = (t->kv_splits + kLanes - 1) / kLanes;
-    parts_ = ub;
-    lses_ = parts_[static_cast<uint32_t>(kPartsAtOnce * dim_)];
-    weights_ = lses_[kMostParts * 8];
-    row_ = weights_[kMostParts * 8];
-    lanes_ = row_[static_cast<uint32_t>(dim_)];
-    sums_ = lanes_[kMostParts];
-    narrow_ = sums_[kLanes].template ReinterpretCast<T>();
+    values_ = kRowsAtOnce * dim_;
+    LayOut(ub);
 
-    const int64_t all = GetBlockNum() * GetTaskRatio();
-    const int64_t most = AttentionLeast(t->level1_rows, t->packs_group ? t->group : t->max_seqlen_q); // rows of an item
+    const int64_t all = GetBlockNum() * GetTaskRatio(), most_rows = t->packs_group ? t->group : t->max_seqlen_q; // of an item
+    const int64_t most = (AttentionLeast(t->level1_rows, most_rows) + kRowsAtOnce - 1) / kRowsAtOnce;
     for (int64_t whole = 0, turn = 0; whole < work_->WholeItems(); ++whole, turn = (turn + most) % all) {
       AttentionItem item;
       const int64_t mine = (GetBlockIdx() - turn + all) % all;
       if (mine >= most) continue; // before its lengths are read, which takes long
       work_->Describe(work_->FirstPart(whole), item);
-      for (int64_t row = mine; row < item.rows; row += all) Row(item, static_cast<int32_t>(row));
+      for (int64_t row = mine * kRowsAtOnce; row < item.rows; row += all * kRowsAtOnce) Rows(item, static_cast<int32_t>(row));
     }
   }
 
  private:
-  __aicore__ inline void Row(const AttentionItem &item, int32_t row) {
+  __aicore__ inline void LayOut(const LocalTensor<float> &ub) {
+    constexpr uint32_t numbers = kMostParts * kRowsAtOnce;
+    parts_ = ub;
+    sum_ = parts_[static_cast<uint32_t>(kPartsAtOnce * values_)];
+    narrow_ = sum_[static_cast<uint32_t>(values_)].template ReinterpretCast<T>();
+    weights_ = sum_[static_cast<uint32_t>(2 * values_)];
+    folded_ = weights_[numbers];
+    spread_ = folded_[numbers];
+    most_ = spread_[kPartsAtOnce * kRowsAtOnce * 8];
+    total_ = most_[kLanes];
+    lses_ = total_[kLanes];
+    none_ = lses_[kLanes];
+    is_empty_ = none_[kLanes].template ReinterpretCast<uint8_t>();
+    Duplicate(none_.template ReinterpretCast<int32_t>(), static_cast<int32_t>(kMinusInfinity), kLanes);
+  }
+
+  __aicore__ inline void Rows(const AttentionItem &item, int32_t row) {
+    const int32_t rows = item.rows - row < kRowsAtOnce ? item.rows - row : kRowsAtOnce;
     const int64_t between = work_->PartStride() * t_->level1_rows, at = static_cast<int64_t>(item.number) * t_->level1_rows + row;
-    Duplicate(lses_.template ReinterpretCast<int32_t>(), static_cast<int32_t>(kMinusInfinity), static_cast<uint64_t>(kLanes),
-              static_cast<uint8_t>(repeats_ * 8), 1, 8);
-    AttentionFill(row_, 0.0f, dim_ / kLanes);
+    AttentionLoadRows(weights_, partial_lse_ + at, t_->kv_splits, rows, between, kRowsAtOnce);
     PipeBarrier<PIPE_ALL>();
-    AttentionLoadRows(lses_, partial_lse_ + at, t_->kv_splits, 1, between, 8);
-    PipeBarrier<PIPE_ALL>();
-    const float most = Weights();
     for (int32_t part = 0; part < t_->kv_splits; part += kPartsAtOnce) {
       const int32_t parts = t_->kv_splits - part < kPartsAtOnce ? t_->kv_splits - part : kPartsAtOnce;
-      AttentionLoadRows(parts_, partial_o_ + (at + part * between) * t_->head_dim_v, parts, t_->head_dim_v, between * t_->head_dim_v, dim_);
+      AttentionLoadRows(parts_, partial_o_ + (at + part * between) * dim_, parts, rows * dim_, between * dim_, values_);
+      if (part == 0) Weigh();
       PipeBarrier<PIPE_ALL>();
       AddParts(part, parts);
       PipeBarrier<PIPE_ALL>();
     }
-    Muls(row_, row_, 1.0f / (total_ + kLeastWeight), dim_);
-    Duplicate(sums_, total_, kLanes);
-    PipeBarrier<PIPE_V>();
-    Cast(narrow_, row_, RoundMode::CAST_RINT, static_cast<uint32_t>(dim_));
-    Ln(sums_, sums_, kLanes);
-    PipeBarrier<PIPE_V>();
-    if (total_ == 0.0f)
-      Duplicate(sums_.template ReinterpretCast<int32_t>(), static_cast<int32_t>(kMinusInfinity), kLanes);
-    else
-      Adds(sums_, sums_, most, kLanes);
+    Cast(narrow_, sum_, RoundMode::CAST_RINT, static_cast<uint32_t>(values_));
+    if (t_->packs_group) Brcb(spread_, lses_, 1, BrcbRepeatParams(1, 8)); // the rows are heads, whose lse lie apart
     PipeBarrier<PIPE_ALL>();
-    AttentionStoreRows(o_ + work_->RowOffset(t_->o, item, row), narrow_, 1, t_->head_dim_v, 0, dim_);
-    if (t_->has_lse) AttentionStoreRows(lse_ + work_->LseOffset(item, row), sums_, 1, 1, 0, kLanes);
-    PipeBarrier<PIPE_ALL>();
+    AttentionStoreRows(o_ + work_->RowOffset(t_->o, item, row), narrow_, rows, t_->head_dim_v, work_->RowStride(t_->o), dim_);
+    if (t_->has_lse && t_->packs_group)
+      AttentionStoreRows(lse_ + work_->LseOffset(item, row), spread_, rows, 1, t_->lse_head, 8);
+    else if (t_->has_lse)
+      AttentionStoreRows(lse_ + work_->LseOffset(item, row), lses_, 1, rows, 0, kLanes);
   }
 
-  // What the parts weigh, not yet divided by their sum, which is left in total_; the largest lse.
-  __aicore__ inline float Weights() {
-    BlockReduceSum(lanes_, lses_, repeats_ * 8, kLanes, 1, 1, 8);
-    PipeBarrier<PIPE_V>();
-    WholeReduceMax(sums_, lanes_, kLanes, repeats_, 1, 1, 8, ReduceOrder::ORDER_ONLY_VALUE);
-    PipeBarrier<PIPE_ALL>();
-    float most = kMaskedScore;
-    for (int32_t n = 0; n < repeats_; ++n) {
-      const float value = sums_.GetValue(static_cast<uint32_t>(n));
-      if (!(value <= most)) most = value; // a NaN is taken and stays: the sum will be NaN
-      if (most != most) break;
+  // lse to weights that add up to one, and the rows' lse. A NaN among the parts' lse makes its row's sum one, whatever Max does with it.
+  __aicore__ inline void Weigh() {
+    const int32_t numbers = t_->kv_splits * kRowsAtOnce, parts = t_->kv_splits;
+    const uint8_t repeats = static_cast<uint8_t>((numbers + kLanes - 1) / kLanes);
+    const BinaryRepeatParams with_eight(1, 1, 0, 8, 8, 0);
+    Maxs(folded_, weights_, kMaskedScore, numbers);
+    for (int32_t n = parts; n > 1; n = (n + 1) / 2) {
+      PipeBarrier<PIPE_V>();
+      Max(folded_, folded_, folded_[static_cast<uint32_t>((n + 1) / 2 * kRowsAtOnce)], n / 2 * kRowsAtOnce);
     }
-    PipeBarrier<PIPE_ALL>();
-    Adds(lanes_, lanes_, -most, repeats_ * kLanes);
     PipeBarrier<PIPE_V>();
-    Exp(lanes_, lanes_, repeats_ * kLanes);
+    Adds(most_, folded_, 0.0f, kRowsAtOnce);
+    Sub(weights_, weights_, folded_, static_cast<uint64_t>(kLanes), repeats, with_eight);
     PipeBarrier<PIPE_V>();
-    WholeReduceSum(sums_, lanes_, kLanes, repeats_, 1, 1, 8);
+    Exp(weights_, weights_, numbers);
     PipeBarrier<PIPE_V>();
-    Maxs(lanes_, lanes_, kLeastWeight, repeats_ * kLanes);
+    Adds(folded_, weights_, 0.0f, numbers);
+    for (int32_t n = parts; n > 1; n = (n + 1) / 2) {
+      PipeBarrier<PIPE_V>();
+      Add(folded_, folded_, folded_[static_cast<uint32_t>((n + 1) / 2 * kRowsAtOnce)], n / 2 * kRowsAtOnce);
+    }
+    Maxs(weights_, weights_, kLeastWeight, numbers);
     PipeBarrier<PIPE_V>();
-    Brcb(weights_, lanes_, static_cast<uint8_t>(repeats_ * 8), BrcbRepeatParams(1, 8));
-    PipeBarrier<PIPE_ALL>();
-    total_ = 0.0f;
-    for (int32_t n = 0; n < repeats_; ++n) total_ += sums_.GetValue(static_cast<uint32_t>(n));
-    return most;
+    CompareScalar(is_empty_, folded_, 0.0f, CMPMODE::EQ, kLanes);
+    Ln(lses_, folded_, kRowsAtOnce);
+    Adds(total_, folded_, kLeastWeight, kRowsAtOnce);
+    PipeBarrier<PIPE_V>();
+    Add(lses_, lses_, most_, kRowsAtOnce);
+    Div(weights_, weights_, total_, static_cast<uint64_t>(kLanes), repeats, with_eight);
+    PipeBarrier<PIPE_V>();
+    Select(lses_, is_empty_, none_, lses_, SELMODE::VSEL_TENSOR_TENSOR_MODE, kLanes);
   }
 
-  // row += sum of w_p o_p of the parts that are loaded.
+  // sum += sum of w_p o_p of the parts that are loaded.
   __aicore__ inline void AddParts(int32_t first, int32_t parts) {
     const uint8_t pitch = static_cast<uint8_t>(dim_ / 8);
+    Brcb(spread_, weights_[static_cast<uint32_t>(first * kRowsAtOnce)], static_cast<uint8_t>(parts), BrcbRepeatParams(1, 8));
+    if (first == 0) AttentionFill(sum_, 0.0f, values_ / kLanes);
+    PipeBarrier<PIPE_V>();
     for (int32_t d = 0; d < dim_; d += kLanes) {
       const LocalTensor<float> column = parts_[static_cast<uint32_t>(d)];
-      Mul(column, column, weights_[static_cast<uint32_t>(first * 8)], static_cast<uint64_t>(kLanes), static_cast<uint8_t>(parts),
+      Mul(column, column, spread_, static_cast<uint64_t>(kLanes), static_cast<uint8_t>(parts * kRowsAtOnce),
           BinaryRepeatParams(1, 1, 0, pitch, pitch, 1));
     }
     for (; parts > 1; parts = (parts + 1) / 2) {
       PipeBarrier<PIPE_V>();
-      Add(parts_, parts_, parts_[static_cast<uint32_t>((parts + 1) / 2 * dim_)], parts / 2 * dim_);
+      Add(parts_, parts_, parts_[static_cast<uint32_t>((parts + 1) / 2 * values_)], parts / 2 * values_);
     }
     PipeBarrier<PIPE_V>();
-    Add(row_, row_, parts_, dim_);
+    Add(sum_, sum_, parts_, values_);
   }
 
   const fa_ascend_attention *t_;
   const AttentionWork *work_;
   __gm__ T *o_;
   __gm__ float *lse_, *partial_o_, *partial_lse_;
-  LocalTensor<float> parts_, lses_, weights_, row_, lanes_, sums_;
-  LocalTensor<T> narrow_;
-  float total_;
-  int32_t dim_, repeats_;
+  LocalTensor<float> parts_, sum_;                // [kPartsAtOnce][8][dim], [8][dim]
+  LocalTensor<float> weights_, folded_;           // [parts][8]
+  LocalTensor<float> spread_;                     // [kPartsAtOnce][8], each eight times
+  LocalTensor<float> most_, total_, lses_, none_; // [8] of 64
+  LocalTensor<uint8_t> is_empty_;
+  LocalTensor<T> narrow_; // [8][dim]
+  int32_t dim_, values_;
 };
 
 #endif

@@ -219,7 +219,7 @@ class AttentionOutput {
     if (IsPart()) {
       SetFlag<HardEvent::V_MTE3>(kStoreFlag);
       WaitFlag<HardEvent::V_MTE3>(kStoreFlag);
-      AttentionStoreRows(partial_o_ + PartRow(item, first) * t_->head_dim_v, ub_->acc, rows_, t_->head_dim_v, t_->head_dim_v, dim);
+      AttentionStoreRows(partial_o_ + PartRow(item, first) * dim, ub_->acc, rows_, dim, dim, dim);
       return;
     }
     const int32_t at_once = ub_->lay.weights_bytes / 2 / dim;
@@ -270,7 +270,7 @@ class AttentionOutput {
         continue;
       exact_.Row(item, first + r, spare);
       if (IsPart()) {
-        AttentionStoreRows(partial_o_ + PartRow(item, first + r) * t_->head_dim_v, exact_.o, 1, t_->head_dim_v, 0, ub_->lay.dim);
+        AttentionStoreRows(partial_o_ + PartRow(item, first + r) * ub_->lay.dim, exact_.o, 1, t_->head_dim_v, 0, ub_->lay.dim);
       } else {
         Cast(exact_.Narrow(), exact_.o, RoundMode::CAST_RINT, static_cast<uint32_t>(t_->head_dim_v));
         PipeBarrier<PIPE_ALL>();

@@ -92,7 +92,6 @@ struct AttentionUb {
     PipeBarrier<PIPE_V>();
     Duplicate(least, kMaskedScore, kLanes);
     Duplicate(one, 1.0f, kLanes);
-    PipeBarrier<PIPE_V>();
   }
 
   // A tile's row of one of the rings.

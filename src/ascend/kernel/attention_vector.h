@@ -45,7 +45,7 @@ class AttentionVector {
     for (int32_t n = 0; n < 2; ++n) WaitFlag<HardEvent::V_MTE2>(kPartFlag + n);
     for (int32_t n = 0; n < ub_.lay.weights_buffers; ++n) WaitFlag<HardEvent::MTE3_V>(kWeightsFlag + n);
     if (t_->kv_splits == 1) return;
-    PipeBarrier<PIPE_ALL>();
+    PipeBarrier<PIPE_ALL>(); // redundant on the emulator, whose SyncAll waits for all pipes; the vendor's page does not promise it
     SyncAll<true>();
     AttentionMerge<T> merge;
     merge.Run(t_, &work_, arguments, ub_.all);

@@ -281,7 +281,6 @@ class SoftmaxRows {
     Exp(x, x, count);
     PipeBarrier<PIPE_V>();
     ReduceRows<true>(sums_, x, first_, second_, rows, step.width);
-    PipeBarrier<PIPE_V>();
     Invert(rows, n);
     Scale(x, inverse_, rows, step.width);
   }
@@ -327,6 +326,7 @@ class SoftmaxRows {
 
   // 1 / l, and lse = m + ln l.
   __aicore__ inline void Invert(int32_t rows, int32_t n) {
+    PipeBarrier<PIPE_V>();
     Maxs(inverse_, sums_, kTiny, rows);
     Duplicate(spare_, 1.0f, rows);
     if (t_.has_lse) Ln(logs_[n], sums_, rows);
@@ -341,7 +341,6 @@ class SoftmaxRows {
     if (step.opens) {
       Duplicate(maxima_, kLowest, 8);
       Duplicate(sums_, 0.0f, 8);
-      PipeBarrier<PIPE_V>();
     }
     if (step.kind != Step::kSum) return;
     ReduceRows<false>(spare_, x, first_, second_, 1, step.width);
