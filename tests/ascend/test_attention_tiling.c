@@ -80,7 +80,7 @@ static void every_head_size_fits(void **state) {
     }
 }
 
-/* What the paper's vendor ships: 128 x 1024 in pieces of 8 rows, two tiles ahead, a ring of three. */
+/* As the vendor's operator has them: 128 x 1024 in pieces of 8 rows, two tiles ahead, a ring of three. */
 static void long_prefill_has_the_wide_tiles(void **state) {
   (void)state;
   fa_attention_problem p = problem_of(16384, 16384, 128, 128);

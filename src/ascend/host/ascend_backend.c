@@ -17,10 +17,12 @@ enum { MOST_BINARIES = 16 };
 static int32_t device_count(void) { return fa_ascend_acl_open()->devices; }
 static const char *missing(void) { return fa_ascend_acl_open()->missing; }
 
-/* Every device of a machine is of one kind; the name is known once one was set. */
+/* Every device of a machine is of one kind; the name may be known only once one was set. */
 static int chip_of(int32_t index, fa_ascend_chip *chip) {
   const fa_ascend_acl *acl = fa_ascend_acl_open();
-  const char *name = acl->soc_name(), *known = name ? strstr(name, "910B") : NULL;
+  const char *name = acl->soc_name();
+  if (!name && acl->device_set(index) == 0) name = acl->soc_name();
+  const char *known = name ? strstr(name, "910B") : NULL;
   int64_t value = 0;
   if (!known || !fa_ascend_chip_named(known, chip)) return 0;
   if (acl->device_info((uint32_t)index, FA_ACL_CUBE_CORES, &value) == 0 && value > 0 && value <= 1024)

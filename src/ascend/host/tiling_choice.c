@@ -147,15 +147,18 @@ static void rule_level1(fa_ascend_attention *t, int64_t groups, int one_level) {
   t->level1_keys = (int32_t)fa_min(fa_round_up(fa_ceil_div(sight, tiles), t->cube_keys), most);
 }
 
-static const fa_ascend_tile_row *tuned_row(const fa_ascend_attention *t) {
+static const fa_ascend_tile_row *tuned_row(const fa_ascend_attention *t, int64_t groups) {
   const int32_t head_dim = t->head_dim_qk > t->head_dim_v ? t->head_dim_qk : t->head_dim_v;
+  const int64_t stream = fa_ceil_div(t->items, groups) * fa_ceil_div(keys_on_average(t), t->kv_splits);
   for (const fa_ascend_tile_row *row = fa_ascend_tile_rows; row->head_dim; ++row)
-    if (head_dim <= row->head_dim && t->max_seqlen_kv <= row->keys && (t->window_right == 0) == row->causal) return row;
+    if (t->level1_rows <= row->rows && head_dim <= row->head_dim && (row->stream == 0 || stream <= row->stream) &&
+        (t->window_right == 0) == row->causal)
+      return row;
   return NULL;
 }
 
 static fa_status choose_tiles(const fa_ascend_wish *wish, int64_t groups, fa_ascend_attention *t) {
-  const fa_ascend_tile_row none = {0, 0, 0, 0, 0, 0}, *found = wish->one_level ? NULL : tuned_row(t);
+  const fa_ascend_tile_row none = {0, 0, 0, 0, 0, 0, 0}, *found = wish->one_level ? NULL : tuned_row(t, groups);
   const fa_ascend_tile_row *tuned = found ? found : &none;
   const int64_t sight = fa_max(keys_in_sight(t, t->kv_splits), 1);
   t->cube_keys = (int32_t)(wish->cube_keys ? wish->cube_keys : fa_min(power_of_two_from(sight), CUBE_KEYS));

@@ -16,7 +16,7 @@ constexpr uint32_t kNan = 0x7fc00000u;
 
 // Flags between the pipes of an AIV: MTE2_V and V_MTE2 for pieces of scores and parts of o, V_MTE3 and MTE3_V for pieces of
 // weights and what else is stored.
-enum { kScoresFlag = 0, kPartFlag = 3, kOtherFlag = 5, kWeightsFlag = 0, kStoreFlag = 2 };
+enum { kScoresFlag = 0, kPartFlag = 3, kWeightsFlag = 0, kStoreFlag = 2 };
 
 struct AttentionPiece {
   int32_t tile;           // its number in the stream

@@ -214,7 +214,9 @@ __aicore__ inline void AttentionLoadRows(const LocalTensor<T> &to, __gm__ T *fro
                                          int32_t pitch) {
   constexpr int32_t block = 32 / static_cast<int32_t>(sizeof(T));
   const int32_t whole = (columns + block - 1) / block * block;
-  const DataCopyPadExtParams<T> pad(whole != columns, 0, static_cast<uint8_t>(whole - columns), static_cast<T>(0));
+  DataCopyPadExtParams<T> pad; // zeros; members, as bfloat16_t may have no conversion from a number
+  pad.isPad = whole != columns;
+  pad.rightPadding = static_cast<uint8_t>(whole - columns);
   const uint32_t bytes = static_cast<uint32_t>(columns * static_cast<int32_t>(sizeof(T)));
   const int64_t gap = (stride - columns) * static_cast<int64_t>(sizeof(T));
   GlobalTensor<T> source;
