@@ -125,6 +125,12 @@ def report(row):
           f"{best:.1f} us (model); " + ", ".join(told), flush=True)
 
 
+def keep(path, rows):
+    if path:
+        with open(path, "w") as file:
+            file.write("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--command", default="build/bin/fastattn")
@@ -154,9 +160,8 @@ def main():
         for row in pool.map(search, searches):
             rows.append(row)
             report(row)
-            if options.json:
-                with open(options.json, "w") as file:
-                    file.write("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+            keep(options.json, rows)
+    keep(options.json, rows)
     if options.table:
         with open(options.table, "w") as file:
             file.write(table(rows))

@@ -60,10 +60,10 @@ static void print_check(const fa_sim_result *r) {
   if (k->extent == FA_SIM_EVERYTHING)
     printf("all\n");
   else if (k->extent == FA_SIM_FIRST_GROUP)
-    printf("the %" PRId64 " of the first group of cores; the others' were timed and not computed\n",
+    printf("the %" PRId64 " of the first group of cores; the others' were timed, neither computed nor watched for hazards\n",
            k->written);
   else
-    printf("%s; this shape was timed and not computed\n", fa_bench_shape_text(&k->c, shape));
+    printf("%s; this shape was timed, neither computed nor watched for hazards\n", fa_bench_shape_text(&k->c, shape));
 }
 
 /* "fa_eager_cast_ascend" is "eager_cast" here. */

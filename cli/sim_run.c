@@ -156,9 +156,10 @@ static int run_once(const fa_sim_job *job, fa_context *context, const fa_plan *p
 
 /* Q, K and V come from HBM in the first run, while in a benchmark's later ones they are in L2 if they fit: a
  * second run, where that would show. */
-static bool wants_second_run(const fa_sim_job *job, const fa_sim_clock *first) {
+static bool wants_second_run(const fa_sim_job *job) {
   const double bytes = (double)fa_bench_data_bytes(job->c);
-  return bytes <= job->chip->l2_bytes && bytes / job->chip->hbm_rate > 0.01 * first->cycles;
+  const double least_cycles = fa_bench_operations(job->c) / job->chip->peak_tflops * 1e-3 * job->chip->clock_ghz;
+  return bytes <= job->chip->l2_bytes && bytes / job->chip->hbm_rate > 0.01 * least_cycles;
 }
 
 static int run_plan(const fa_sim_job *job, fa_context *context, const fa_plan *plan, fa_sim_extent extent,
@@ -166,7 +167,7 @@ static int run_plan(const fa_sim_job *job, fa_context *context, const fa_plan *p
   void *workspace = NULL;
   const fa_status status = fa_buffer_allocate(context, fa_plan_workspace_bytes(plan), &workspace);
   int code = status ? fa_library_error(status) : run_once(job, context, plan, workspace, extent, NULL, clock);
-  if (!code && wants_second_run(job, clock))
+  if (!code && wants_second_run(job))
     code = run_once(job, context, plan, workspace, FA_SIM_NOTHING, NULL, clock), clock->is_warm = true;
   if (!code && trace && clock->instructions <= (double)FA_SIM_MOST_EVENTS) {
     fa_sim_clock traced;

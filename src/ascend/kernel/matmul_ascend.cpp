@@ -13,7 +13,8 @@
 //   - Chunks that do ("flat", Q K^T): the tile is many base blocks, each finished before the next; where B's block fits
 //     in L0B whole it stays there for all rows of the tile.
 // Bound: the Cube (deep); L0C to GM (flat: 64 x 256 blocks write a row of 512 bytes in 4.45 cycles); HBM where A or C
-// is not in L2. model, 910B2: 4096 x 4096 x 4096 in f16 takes 412 us without the launch, 94 % of the Cube's peak.
+// is not in L2. model, 910B2: 4096 x 4096 x 4096 in f16 takes 412 us without the launch, 94 % of the Cube's peak, which is
+// more than is believed of the model (docs/ascend.md).
 #include "kernel_operator.h"
 
 #include "matmul_walk.h"
