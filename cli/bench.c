@@ -309,6 +309,8 @@ int fa_bench_find_device(const char *name, fa_device_info *device) {
   return fa_failure("device '%s' does not describe itself", name);
 }
 
+bool fa_bench_is_emulated(const char *device) { return strncmp(device, "ascend-sim", strlen("ascend-sim")) == 0; }
+
 int fa_bench_command(int argc, const char **argv) {
   int code;
   const char *operation;
@@ -316,6 +318,9 @@ int fa_bench_command(int argc, const char **argv) {
   fa_bench_case c;
   code = read_options(operation, &c);
   if (code) return code;
+  if (fa_bench_is_emulated(options.common.device))
+    return fa_usage_error("device '%s' is emulated, and how long that takes says nothing of the chip; use "
+                          "`fastattn sim` for the model's times", options.common.device);
   fa_output output = FA_OUTPUT_INIT;
   if (options.common.json) code = fa_output_open(&output, options.common.json);
   fa_context *context = NULL;

@@ -2,6 +2,8 @@
 #ifndef FA_CLI_BENCH_TIME_H
 #define FA_CLI_BENCH_TIME_H
 
+#include <stdbool.h>
+
 #include "bench_case.h"
 
 typedef enum fa_bench_who {
@@ -31,6 +33,7 @@ typedef struct fa_bench_result {
 
 /* The device that --device names, as it describes itself. FA_EXIT_OK, or prints and returns the exit code. */
 int fa_bench_find_device(const char *name, fa_device_info *device);
+bool fa_bench_is_emulated(const char *device); /* what a run takes there is the emulator's time, not the chip's */
 
 /* Returns FA_EXIT_OK, or prints and returns the exit code: also when any result is wrong, which is then not
  * timed. */

@@ -199,6 +199,10 @@ static int write_bench(FILE *out, fa_context *context, const fa_device_info *dev
 }
 
 static int write_benches(FILE *out, fa_context *context, const fa_device_info *device) {
+  if (fa_bench_is_emulated(device->name)) {
+    fprintf(out, "\n## Times\n\nNone: the device is emulated. `fastattn sim` has the model's.\n");
+    return FA_EXIT_OK;
+  }
   const bool is_cpu = strcmp(device->name, "cpu") == 0;
   const bench_grid *const grid = options.quick ? &quick_grid : &full_grid;
   const fa_model_gpu *const gpu = fa_model_find_gpu(device->description);

@@ -266,7 +266,7 @@ static int sweep(const fa_sim_job *job, fa_sim_result *r) {
 
 static int run_tiling(const asked *a, const fa_sim_tiling *tiling, dv_trace *trace, bool *is_traced,
                       fa_sim_result *r) {
-  const fa_ascend_wish nothing = {0, 0, 0, 0, 0, 0};
+  const fa_ascend_wish nothing = {.one_level = 0};
   const fa_ascend_wish *const wish = tiling->is_flash && !tiling->is_one_level ? &a->wish : &nothing;
   const fa_sim_job job = {&a->chip, tiling, wish, &a->c, NULL};
   const bool shows_progress = isatty(STDERR_FILENO);

@@ -102,7 +102,7 @@ static fa_bench_case case_of(const fa_sim_layer *asked, const arch *a) {
 }
 
 static const fa_ascend_wish *wish_of(const fa_sim_layer *asked, const fa_sim_tiling *tiling) {
-  static const fa_ascend_wish nothing = {0, 0, 0, 0, 0, 0};
+  static const fa_ascend_wish nothing = {.one_level = 0};
   return tiling->is_flash && !tiling->is_one_level ? asked->wish : &nothing;
 }
 

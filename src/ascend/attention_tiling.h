@@ -42,7 +42,8 @@ typedef struct fa_ascend_attention {
   int32_t cube_keys;                /* 128; a smaller power of two >= 16 */
   int32_t level2_rows;              /* of an AIV's half tile, a multiple of 8; level2_rows * level1_keys at most 16320 */
   int32_t mask_m;                   /* the mask is [2 * mask_m, 2 * mask_m] bytes */
-  int32_t reserved[3];
+  int32_t pairs_at_once;            /* of sequence and head: their items come before the others', so that L2 holds their K and V */
+  int32_t reserved[2];
 } fa_ascend_attention;
 
 /* ------------------------------------------------------------------ near memory

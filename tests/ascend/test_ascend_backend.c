@@ -168,6 +168,25 @@ static void both_tilings_are_right(void **state) {
     }
 }
 
+/* Sequences and heads in sections, of which the last is shorter. */
+static void few_pairs_at_once_are_right(void **state) {
+  arrays a;
+  open_arrays(&a, *state, QUERIES);
+  for (int64_t pairs = 1; pairs <= 5; pairs += 2) {
+    fa_ascend_sim_view view;
+    memset(&view, 0, sizeof view);
+    view.wish.level1_rows = 16;
+    view.wish.pairs_at_once = pairs;
+    fa_ascend_sim_look(*state, &view);
+    fa_attention_problem p = problem_of(QUERIES);
+    p.kv_splits = 1; /* parts are numbered through all pairs */
+    p.causal = 1;
+    is_right(&a, &p);
+  }
+  fa_ascend_sim_look(*state, NULL);
+  close_arrays(&a);
+}
+
 /* Several launches behind one another; one query of a group of heads, too. */
 static void unfused_baselines_are_right(void **state) {
   static const char *const families[] = {"standard", "eager"};
@@ -504,7 +523,7 @@ static int teardown(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_chips),          cmocka_unit_test(an_npu_that_is_not_there),
-      cmocka_unit_test(both_tilings_are_right), cmocka_unit_test(unfused_baselines_are_right),
+      cmocka_unit_test(both_tilings_are_right), cmocka_unit_test(few_pairs_at_once_are_right), cmocka_unit_test(unfused_baselines_are_right),
       cmocka_unit_test(plans_hold_maxima),
       cmocka_unit_test(threads_take_turns), cmocka_unit_test(large_buffers),
       cmocka_unit_test(runs_take_emulated_time), cmocka_unit_test(one_mask_a_context),

@@ -49,6 +49,8 @@ static void is_sound(const fa_attention_problem *p, const fa_ascend_choice *c) {
   const int64_t rows = t->packs_group ? t->group : t->max_seqlen_q, heads = t->packs_group ? t->heads_kv : t->heads_q;
   assert_true((int64_t)t->row_blocks * t->level1_rows >= rows);
   assert_int_equal(t->items, t->batch * heads * t->row_blocks * t->kv_splits);
+  assert_true(t->pairs_at_once >= 1 && t->pairs_at_once <= t->batch * heads);
+  if (t->kv_splits > 1) assert_int_equal(t->pairs_at_once, t->batch * heads);
   assert_true(t->kv_splits >= 1 && t->kv_splits <= fa_max(p->max_seqlen_kv, 1));
 
   const int64_t tiles = (int64_t)c->blocks * t->ring, scores = (int64_t)t->level1_rows * t->level1_keys;
@@ -109,6 +111,24 @@ static void short_sequences_have_narrow_tiles(void **state) {
   p.window_left = 100;
   p.window_right = 0;
   assert_int_equal(choose(&p, NULL).tiling.level1_keys, 256); /* no row block sees more than 228 keys */
+}
+
+/* Of 32 heads of 16K keys, 8 MB each, those whose K and V fit into a third of L2 come before the others. */
+static void long_keys_come_by_heads(void **state) {
+  (void)state;
+  const fa_ascend_chip with_l2 = {"910B2", 24, (int64_t)192 << 20, 0};
+  fa_attention_problem p = problem_of(16384, 16384, 128, 128);
+  fa_ascend_choice c;
+  p.heads_q = p.heads_kv = 32;
+  assert_int_equal(fa_ascend_choose(&p, &with_l2, NULL, &c), FA_OK);
+  assert_int_equal(c.tiling.pairs_at_once, 8);
+  p.heads_kv = 4;
+  assert_int_equal(fa_ascend_choose(&p, &with_l2, NULL, &c), FA_OK);
+  assert_int_equal(c.tiling.pairs_at_once, 32); /* 4 KV heads */
+  p.batch = 3;
+  assert_int_equal(fa_ascend_choose(&p, &with_l2, NULL, &c), FA_OK);
+  assert_int_equal(c.tiling.pairs_at_once, 64); /* 8 KV heads of two sequences */
+  assert_int_equal(choose(&p, NULL).tiling.pairs_at_once, 96); /* L2's size is not known */
 }
 
 static void decode_packs_the_group_and_fills_the_chip(void **state) {
@@ -237,6 +257,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_head_size_fits),          cmocka_unit_test(long_prefill_has_the_wide_tiles),
       cmocka_unit_test(short_sequences_have_narrow_tiles), cmocka_unit_test(decode_packs_the_group_and_fills_the_chip),
+      cmocka_unit_test(long_keys_come_by_heads),
       cmocka_unit_test(parts_are_those_asked_for),     cmocka_unit_test(rules_reach_the_kernel),
       cmocka_unit_test(strides_that_are_not_read_are_zero), cmocka_unit_test(what_cannot_be_is_refused),
       cmocka_unit_test(wishes_are_granted)};

@@ -87,6 +87,7 @@ SHAPE = ["--shape", "1,2,2,16,16,8"]
     (["prefill", *SHAPE, "--layout", "sbhd"], "bshd, bhsd"),
     (["prefill", *SHAPE, "--kernel", "nonsense"], "unknown kernel"),
     (["prefill", *SHAPE, "--device", "tpu"], "unknown device"),
+    (["prefill", *SHAPE, "--device", "ascend-sim:1"], "is emulated"),
     (["prefill", *SHAPE, "--threads", "-1"], "threads"),
 ])
 def test_bench(fastattn, more, says):

@@ -72,3 +72,13 @@ def test_an_old_report_stays_when_a_new_one_cannot_be_made(fastattn, tmp_path):
     path.write_text("old")
     assert fastattn("report", "--device", "tpu", "--out", path).returncode == 2
     assert path.read_text() == "old"
+
+
+def test_an_emulated_device_has_no_times(fastattn, tmp_path):
+    path = tmp_path / "report.md"
+    done = fastattn("report", "--device", "ascend-sim", "--cases", "1", "--out", path)
+    if "not in this build" in done.stderr:
+        pytest.skip("built without Ascend")
+    assert done.returncode == 0, done.stderr
+    text = path.read_text()
+    assert "## Times\n\nNone: the device is emulated." in text and "(measured) |" not in text

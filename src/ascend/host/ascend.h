@@ -101,7 +101,7 @@ typedef struct fa_ascend_runtime {
 
 /* Tiles asked for; 0 leaves one to the rule. What is asked for has to fit, it is not made smaller. */
 typedef struct fa_ascend_wish {
-  int64_t level1_rows, level1_keys, cube_keys, preload, level2_rows;
+  int64_t level1_rows, level1_keys, cube_keys, preload, level2_rows, pairs_at_once;
   int one_level; /* Cube and Vector hand over a Cube block at a time, and Vector takes its half whole */
 } fa_ascend_wish;
 

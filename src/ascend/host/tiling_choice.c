@@ -115,7 +115,21 @@ static int64_t choose_parts(const fa_attention_problem *p, const fa_ascend_atten
   return best;
 }
 
-static fa_status choose_items(const fa_attention_problem *p, const fa_ascend_wish *wish, int64_t groups, fa_ascend_attention *t) {
+/* All of them, unless their keys and values are more than a third of L2, which the rings and q and o share: then so many that theirs
+ * are not, in whole KV heads, and enough for each group to have several items. Parts are numbered as if all were at once. */
+static int64_t choose_pairs(const fa_attention_problem *p, const fa_ascend_wish *wish, const fa_ascend_attention *t,
+                            const fa_ascend_chip *chip, int64_t pairs) {
+  if (t->kv_splits > 1) return pairs;
+  if (wish->pairs_at_once) return fa_min(wish->pairs_at_once, pairs);
+  const int64_t row = t->head_dim_qk + t->head_dim_v, bytes = fa_max(t->max_seqlen_kv, 1) * row * (int64_t)fa_dtype_bytes(p->kv_dtype);
+  const int64_t kv_heads = fa_max(chip->l2_bytes / 3 / bytes, 1);
+  const int64_t most = fa_max(kv_heads * t->group, fa_round_up(fa_ceil_div(MOST_WAVES * chip->groups, t->row_blocks), t->group));
+  return t->packs_group || t->row_blocks == 1 || chip->l2_bytes == 0 ? pairs : fa_min(most, pairs);
+}
+
+static fa_status choose_items(const fa_attention_problem *p, const fa_ascend_wish *wish, const fa_ascend_chip *chip,
+                              fa_ascend_attention *t) {
+  const int64_t groups = chip->groups;
   t->packs_group = t->max_seqlen_q == 1 && t->group > 1;
   const int64_t rows = t->packs_group ? t->group : t->max_seqlen_q;
   const int64_t heads = t->packs_group ? t->heads_kv : t->heads_q;
@@ -127,6 +141,7 @@ static fa_status choose_items(const fa_attention_problem *p, const fa_ascend_wis
                    "sequences shorter", units);
   t->kv_splits = (int32_t)choose_parts(p, t, (int64_t)units, groups);
   t->items = (int32_t)units * t->kv_splits;
+  t->pairs_at_once = (int32_t)choose_pairs(p, wish, t, chip, t->batch * heads);
   return FA_OK;
 }
 
@@ -195,6 +210,9 @@ static fa_status check_wish(const fa_ascend_wish *wish) {
                    (long long)wish->level1_keys, (long long)cube, LEVEL1_KEYS);
   if (wish->preload < 0 || wish->preload > MOST_PRELOAD)
     return fa_fail(FA_ERROR_ARGUMENT, "preload is %lld; it must be 1 to %d", (long long)wish->preload, MOST_PRELOAD);
+  if (wish->pairs_at_once < 0)
+    return fa_fail(FA_ERROR_ARGUMENT, "pairs of sequence and head at once are %lld; they must be at least 1, or 0 for the rule's",
+                   (long long)wish->pairs_at_once);
   if (wish->level2_rows < 0 || wish->level2_rows > MOST_HALF_ROWS || wish->level2_rows % 8)
     return fa_fail(FA_ERROR_ARGUMENT, "level-two rows are %lld; they must be a multiple of 8 up to %d",
                    (long long)wish->level2_rows, MOST_HALF_ROWS);
@@ -218,11 +236,11 @@ static void lay_out(fa_ascend_choice *c) {
 
 fa_status fa_ascend_choose(const fa_attention_problem *problem, const fa_ascend_chip *chip, const fa_ascend_wish *wish,
                            fa_ascend_choice *choice) {
-  const fa_ascend_wish nothing = {0, 0, 0, 0, 0, 0};
+  const fa_ascend_wish nothing = {.one_level = 0};
   if (!wish) wish = &nothing;
   fa_status status = check_wish(wish);
   if (status == FA_OK) status = copy_problem(problem, &choice->tiling);
-  if (status == FA_OK) status = choose_items(problem, wish, chip->groups, &choice->tiling);
+  if (status == FA_OK) status = choose_items(problem, wish, chip, &choice->tiling);
   if (status == FA_OK) status = choose_tiles(wish, chip->groups, &choice->tiling);
   if (status != FA_OK) return status;
   choice->blocks = (int32_t)fa_min(fa_max(choice->tiling.items, 1), chip->groups);

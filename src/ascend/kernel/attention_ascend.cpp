@@ -42,6 +42,7 @@ __aicore__ inline void AttentionCopy(fa_ascend_attention &to, const __gm__ fa_as
   to.packs_group = from.packs_group, to.row_blocks = from.row_blocks, to.kv_splits = from.kv_splits, to.items = from.items;
   to.level1_rows = from.level1_rows, to.level1_keys = from.level1_keys, to.preload = from.preload, to.ring = from.ring;
   to.cube_keys = from.cube_keys, to.level2_rows = from.level2_rows, to.mask_m = from.mask_m;
+  to.pairs_at_once = from.pairs_at_once;
 }
 
 template <typename T>

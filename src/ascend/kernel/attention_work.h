@@ -98,13 +98,13 @@ class AttentionWork {
   }
 
   __aicore__ inline void Describe(int64_t number, AttentionItem &item) const {
-    const int64_t heads = t_->packs_group ? t_->heads_kv : t_->heads_q;
-    int64_t rest = number;
+    const int64_t heads = t_->packs_group ? t_->heads_kv : t_->heads_q, blocks = static_cast<int64_t>(t_->row_blocks) * t_->kv_splits;
+    const int64_t first_pair = number / (t_->pairs_at_once * blocks) * t_->pairs_at_once;
+    const int64_t pairs = AttentionLeast(t_->pairs_at_once, t_->batch * heads - first_pair);
+    const int64_t rest = (number - first_pair * blocks) / pairs, pair = first_pair + (number - first_pair * blocks) % pairs;
     item.number = static_cast<int32_t>(number);
-    const int32_t head = static_cast<int32_t>(rest % heads);
-    rest /= heads;
-    item.batch = static_cast<int32_t>(rest % t_->batch);
-    rest /= t_->batch;
+    const int32_t head = static_cast<int32_t>(pair % heads);
+    item.batch = static_cast<int32_t>(pair / heads);
     const int64_t part = rest % t_->kv_splits, block = t_->row_blocks - 1 - rest / t_->kv_splits;
     item.kv_head = t_->packs_group ? head : head / t_->group;
     item.head = t_->packs_group ? head * t_->group : head;
