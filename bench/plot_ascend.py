@@ -23,9 +23,10 @@ def rows_of(folder, name):
         return json.load(file)
 
 
-def ends(row):
-    """Least and most us; the sweep's where there was one."""
-    return (row["high"] or row)["us"], (row["low"] or row)["us"]
+def range_of(other, two):
+    """Least and most of the ratio over the sweep, corner by corner: it is one chip that both run on."""
+    every = [other["us"] / two["us"]] + [a["us"] / b["us"] for a, b in zip(other["corners"], two["corners"])]
+    return min(every), max(every)
 
 
 def ratios(rows, folder):
@@ -37,8 +38,8 @@ def ratios(rows, folder):
             if not lengths:
                 continue
             pairs = [(here[tiling, s], here["two-level", s]) for s in lengths]
-            low = [ends(other)[0] / ends(two)[1] for other, two in pairs]
-            high = [ends(other)[1] / ends(two)[0] for other, two in pairs]
+            low = [range_of(other, two)[0] for other, two in pairs]
+            high = [range_of(other, two)[-1] for other, two in pairs]
             axis.plot(lengths, [other["us"] / two["us"] for other, two in pairs], marker="o", markersize=4, label=tiling, color=f"C{n}")
             axis.fill_between(lengths, low, high, color=f"C{n}", alpha=0.25)
         axis.axhline(1, color="black", linewidth=0.8)

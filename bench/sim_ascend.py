@@ -7,6 +7,7 @@ stopped. All times are of the emulated chip's clock (label "model").
 
 calibration   one head, head size 128, not causal, beside figures that others published
 ablation      two-level, one-level, standard, eager; 1K to 32K, causal and not, with the clock's uncertain figures swept
+sensitivity   the same at 4K with other rates of L2, the fitted figure that binds
 masks         bytes of mask: the tiling-mask, eager's, all of it
 layers        prefill of llama-7b's layers at 2048, 8192 and 16384 tokens
 trace         what ran when: 128 queries on 16K keys, one group's steady state, cut from the simulator's trace"""
@@ -23,7 +24,8 @@ FITTED = ["--level1", "128x256", "--preload", "4", "--splits", "1"]  # the publi
 ASIDE = ["--level1", "128x1024", "--level2", "8x1024", "--preload", "2", "--splits", "1"]  # the vendor operator's
 KEPT = ("tiling", "tiles", "shape", "causal", "dtype", "us", "tflops", "peak_percent", "use", "low", "high", "corners", "hazards",
         "parts", "hbm_bytes", "workspace_bytes", "mask_bytes", "full_mask_bytes", "checked", "chip", "label", "set", "commit",
-        "arch", "seq", "prefill_ms", "layer_us", "attention_us", "products_us", "passes_us", "ratio", "attention_ratio")
+        "arch", "seq", "prefill_ms", "layer_us", "attention_us", "products_us", "products_capped", "passes_us", "ratio", "attention_ratio", "cache", "believed",
+        "launches", "gm_read", "gm_written")
 
 
 def shortened(value):
@@ -65,9 +67,14 @@ def ablation(command, options):
         for causal in ([], ["--causal"]):
             shape = ["--shape", f"1,{heads},{heads},{length},{length},128", "--check", "2", *causal]
             for tiling in ("two-level", "one-level", "standard", "eager"):
-                # Matmuls and passes hardly wait for cross-core flags: beyond 4K their sweep is left out.
-                sweep = ["--sweep"] if length <= (32768 if tiling.endswith("level") else 4096) else []
-                yield from simulate(command, [*shape, *sweep, "--tiling", tiling])
+                yield from simulate(command, [*shape, "--sweep", "--tiling", tiling])
+
+
+def sensitivity(command, options):
+    for rate in (2400, 3600, 4800):
+        for causal in ([], ["--causal"]):
+            yield from simulate(command, ["--shape", "1,8,8,4096,4096,128", "--check", "2", *causal, "--set", f"l2_rate={rate}", "--tiling",
+                                          "two-level,one-level,standard,eager"])
 
 
 def masks(command, options):
@@ -98,7 +105,7 @@ def trace(command, options):
     yield {**row, "begin_us": begin, "end_us": end, "events": kept}
 
 
-SETS = {"calibration": calibration, "ablation": ablation, "masks": masks, "layers": layers, "trace": trace}
+SETS = {"calibration": calibration, "ablation": ablation, "sensitivity": sensitivity, "masks": masks, "layers": layers, "trace": trace}
 
 
 def main():

@@ -27,14 +27,11 @@ def tiles_of(row):
     return "x".join(map(str, tiles["level1"])) + ", " + "x".join(map(str, tiles["level2"])) + preload
 
 
-def ends(row):
-    return (row["high"] or row)["us"], (row["low"] or row)["us"]
-
-
 def ratio(other, two):
-    low, high = ends(other)[0] / ends(two)[1], ends(other)[1] / ends(two)[0]
-    at = f"{other['us'] / two['us']:.2f}x"
-    return at if high - low < 0.01 else f"{at} ({low:.2f} to {high:.2f})"
+    """And its range over the sweep, corner by corner: it is one chip that both run on."""
+    base = other["us"] / two["us"]
+    every = [base] + [a["us"] / b["us"] for a, b in zip(other["corners"], two["corners"])]
+    return f"{base:.2f}x ({min(every):.2f} to {max(every):.2f})"
 
 
 def ablation(rows):
@@ -57,6 +54,11 @@ def main():
             f"{r['us']:.1f} us" if r["beside"] == "one core" else f"{r['tflops']:.1f} TFLOP/s", f"{r['error_percent']:+.1f} %"]
            for r in rows_of(folder, "calibration")])
     ablation(rows_of(folder, "ablation"))
+    here = {(row["set"]["l2_rate"], row["causal"], row["tiling"]): row for row in rows_of(folder, "sensitivity")}
+    table("sensitivity", ["l2_rate", "", "two-level", "one-level", "standard", "eager"],
+          [[f"{rate:g}", "causal" if causal else "not causal", f"{two['us']:.0f} us, {two['tflops']:.0f} TFLOP/s",
+            *[f"{here[rate, causal, other]['us'] / two['us']:.2f}x" for other in ("one-level", "standard", "eager")]]
+           for (rate, causal, tiling), two in here.items() if tiling == "two-level"])
     table("masks", ["S", "tiling", "mask, MiB", "full mask in fp16, MiB"],
           [[str(r["shape"][3]), r["tiling"], f"{r['mask_bytes'] / 2**20:g}", f"{r['full_mask_bytes'] / 2**20:g}"]
            for r in rows_of(folder, "masks")])

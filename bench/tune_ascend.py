@@ -74,7 +74,10 @@ class Search:
             ran = subprocess.run(words + (["--level2", f"{rows}x{keys}"] if rows else []), capture_output=True, text=True)
             if ran.returncode and "do not fit" not in ran.stderr:
                 sys.exit(f"tune_ascend: '{' '.join(words)}': {ran.stderr}")
-            self.found[tiles] = None if ran.returncode else json.loads(ran.stdout)[0]["us"]
+            self.found[tiles] = None
+            if not ran.returncode:
+                (row,) = json.loads(ran.stdout)
+                self.found[tiles], self.commit = row["us"], row["commit"]
         return self.found[tiles]
 
     def best(self, count):
@@ -154,7 +157,9 @@ def main():
         found = Search(options.command, dim, kind)
         found.run()
         us, best = chosen(found.found, dim, found.block)
-        return {"head_dim": dim, "kind": kind, "rows": found.block, "best": best, "us": us, "label": "model", "tried": [[*tiles, u] for tiles, u in found.found.items()]}
+        return {"head_dim": dim, "kind": kind, "rows": found.block, "best": best, "us": us, "label": "model",
+                "command": "fastattn " + " ".join(found.arguments[1:]) + " --level1 ROWSxKEYS --preload N [--level2 ROWSxKEYS]",
+                "commit": found.commit, "tried": [[*tiles, u] for tiles, u in found.found.items()]}
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for row in pool.map(search, searches):

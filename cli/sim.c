@@ -31,9 +31,9 @@ static const struct poptOption table[] = {
      "a query sees L keys to the left and R to the right of itself; -1 is unlimited (default -1,-1)", "L,R"},
     {"chip", '\0', POPT_ARG_STRING, &options.chip, 0, "910b1, 910b2, 910b3 or 910b4 (default 910b2)", "NAME"},
     {"level1", '\0', POPT_ARG_STRING, &options.level1, 0,
-     "two-level: the tile that Cube and Vector hand to each other (default: a rule's)", "ROWSxKEYS"},
+     "two-level: the tile that Cube and Vector hand to each other (default: a tuned table's)", "ROWSxKEYS"},
     {"preload", '\0', POPT_ARG_INT, &options.preload, 0,
-     "two-level: how many tiles QK runs ahead of PV (default: a rule's)", "N"},
+     "two-level: how many tiles QK runs ahead of PV (default: a tuned table's)", "N"},
     {"level2", '\0', POPT_ARG_STRING, &options.level2, 0,
      "two-level: the piece that Vector takes at a time, as wide as level one (default: a rule's)",
      "ROWSxKEYS"},
@@ -79,6 +79,8 @@ typedef struct asked {
 } asked;
 
 /* ---------------------------------------------------------------- options */
+
+#define MOST_SCORES 2e11 /* some 50 minutes of two-level's timing on a core */
 
 static int read_tilings(const char *text, asked *a) {
   for (const char *at = text;; at++) {
@@ -153,6 +155,9 @@ static int read_shape(fa_bench_case *c) {
   c->window_left = window[0];
   c->window_right = window[1];
   c->causal = options.causal;
+  const double scores = (double)c->batch * (double)c->heads_q * (double)c->seqlen_q * (double)c->seqlen_kv;
+  if (scores > MOST_SCORES)
+    return fa_usage_error("--shape has %.3g scores, which would take hours; at most %.3g", scores, MOST_SCORES);
   if (options.splits < 0 || options.splits > 256) return fa_usage_error("--splits is %d; 1 to 256, or 0 for the rule's", options.splits);
   c->kv_splits = options.splits;
   return FA_EXIT_OK;

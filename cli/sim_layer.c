@@ -151,7 +151,6 @@ static int run_layer(layer_run *run, const fa_sim_tiling *tiling) {
 
 /* No more of the Cube's peak than this is believed of the model, which knows nothing of what keeps a device from it (heat, page
  * walks, other clients of L2). It makes products slower and so the ratios smaller. */
-#define BELIEVED 0.75
 
 static double product_macs(const arch *a) {
   const double q = (double)(a->heads_q * a->head_dim), kv = (double)(a->heads_kv * a->head_dim), hidden = (double)a->hidden;
@@ -159,7 +158,7 @@ static double product_macs(const arch *a) {
 }
 
 typedef struct layer_time {
-  double products_model_us; /* as the clock has it, before BELIEVED */
+  double products_model_us; /* as the clock has it, before the limit to what is believed */
   double products_us, attention_us, passes_us, workspace_bytes;
   int launches;
   fa_sim_check check; /* of attention */
@@ -180,7 +179,7 @@ static int time_layer(const fa_sim_layer *asked, const arch *a, const fa_sim_til
   if (!code) {
     const double launch_us = dv_chip_get(fa_ascend_sim_chip(run.context), "queued_launch_us");
     t->products_model_us = run.products.us;
-    t->products_us = fmax(run.products.us, 2.0 * product_macs(a) * (double)run.tokens / (BELIEVED * asked->chip->peak_tflops * 1e6));
+    t->products_us = fmax(run.products.us, 2.0 * product_macs(a) * (double)run.tokens / (0.01 * FA_SIM_MOST_BELIEVED * asked->chip->peak_tflops * 1e6));
     t->attention_us = run.attention.us;
     t->passes_us = (double)PASSES * launch_us + 2.0 * pass_elements(a) * (double)run.tokens /
                                                     (asked->chip->hbm_rate * asked->chip->clock_ghz * 1e3);

@@ -90,7 +90,7 @@ void fa_sim_print_row(const fa_sim_chip *chip, const fa_sim_tiling *tiling, cons
   for (int n = 0; n < QUEUES; n++)
     printf("%s%4.0f%%", n && queues[n].is_aiv != queues[n - 1].is_aiv ? "     " : "",
            100.0 * fa_sim_clock_use(&r->clock, queues[n].is_aiv, queues[n].pipe));
-  printf("  %7d %8.1f\n", 0, r->mask_bytes / mebi);
+  printf("  %7s %8.1f\n", r->check.extent == FA_SIM_NOTHING ? "-" : "0", r->mask_bytes / mebi);
   if (r->has_corners) {
     double slowest, fastest;
     fa_sim_range(r, &slowest, &fastest);
@@ -230,7 +230,10 @@ void fa_sim_add_row(cJSON *rows, const fa_sim_chip *chip, const fa_sim_tiling *t
   cJSON_AddNumberToObject(row, "peak_percent", fa_sim_peak_percent(chip, r, r->clock.us));
   cJSON_AddBoolToObject(row, "believed", is_believed(chip, r));
   add_use(row, &r->clock);
-  cJSON_AddNumberToObject(row, "hazards", 0); /* a run that has one is not timed; where they were looked for: checked.computed */
+  if (r->check.extent == FA_SIM_NOTHING) /* of this shape none were looked for */
+    cJSON_AddNullToObject(row, "hazards");
+  else /* a run that has one is not timed; where they were looked for: checked.computed */
+    cJSON_AddNumberToObject(row, "hazards", 0);
   cJSON_AddStringToObject(row, "cache", r->clock.is_warm ? "warm" : "cold");
   add_range(row, chip, r);
   cJSON_AddNumberToObject(row, "launches", r->clock.launches);

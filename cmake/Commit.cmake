@@ -2,7 +2,7 @@
 # Run as a script (cmake -P) it writes the file; included, it declares the target that does.
 if(CMAKE_SCRIPT_MODE_FILE)
   cmake_minimum_required(VERSION 3.25)
-  execute_process(COMMAND git rev-parse --short=12 HEAD WORKING_DIRECTORY ${SOURCE_DIR}
+  execute_process(COMMAND git describe --always --exclude=* --dirty --abbrev=12 WORKING_DIRECTORY ${SOURCE_DIR}
     OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
   if(failed OR commit STREQUAL "")
     set(commit "unknown")

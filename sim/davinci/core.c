@@ -26,7 +26,7 @@ double dv_post(const dv_place *place, dv_pipe pipe, double work, double latency)
   q->ended = most_of(q->ended, end);
   q->busy += work;
   core->run->report->instructions++;
-  if (core->run->launch->trace) dv_trace_event(core->run->launch->trace, core, pipe, place->site.instruction, start, end);
+  if (core->run->launch->trace) dv_trace_event(core->run->launch->trace, core, pipe, place->site.instruction, start, start + work, end);
   dv_give_way();
   return start;
 }

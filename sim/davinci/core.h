@@ -241,7 +241,7 @@ void dv_l2_close(dv_chip *chip);
 
 /* ------------------------------------------------------------------ trace.c */
 
-void dv_trace_event(dv_trace *trace, const dv_core *core, dv_pipe pipe, const char *name, double begin, double end);
+void dv_trace_event(dv_trace *trace, const dv_core *core, dv_pipe pipe, const char *name, double begin, double free, double end);
 void dv_trace_launch(dv_trace *trace, const dv_chip *chip, double cycles); /* the next begins behind it */
 
 #endif

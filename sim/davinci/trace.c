@@ -1,11 +1,12 @@
-/* What ran when, as a trace for Perfetto: a process a core, a row a queue. */
+/* What ran when, as a trace for Perfetto: a process a core, a row a queue. An event is as long as it keeps its queue busy; the
+ * argument `ends` says when its result is there, in us. */
 #include "davinci/core.h"
 
 #include <stdlib.h>
 
 typedef struct event {
   const char *name;
-  double begin, end; /* us */
+  double begin, free, end; /* us; the queue starts its next instruction from `free` on */
   short group;
   unsigned char core, pipe;
 } event;
@@ -24,7 +25,7 @@ void dv_trace_close(dv_trace *trace) {
   free(trace);
 }
 
-void dv_trace_event(dv_trace *trace, const dv_core *core, dv_pipe pipe, const char *name, double begin, double end) {
+void dv_trace_event(dv_trace *trace, const dv_core *core, dv_pipe pipe, const char *name, double begin, double free, double end) {
   if (trace->count == trace->room) {
     const size_t room = trace->room ? 2 * trace->room : 4096;
     event *events = trace->has_failed ? NULL : realloc(trace->events, room * sizeof *events);
@@ -36,7 +37,7 @@ void dv_trace_event(dv_trace *trace, const dv_core *core, dv_pipe pipe, const ch
     trace->room = room;
   }
   const double us = core->run->chip->figures.clock_ghz * 1e3;
-  const event added = {name, trace->at + begin / us, trace->at + end / us, (short)core->group->number,
+  const event added = {name, trace->at + begin / us, trace->at + free / us, trace->at + end / us, (short)core->group->number,
                        (unsigned char)(core->is_aic ? 0 : 1 + core->sub), (unsigned char)pipe};
   trace->events[trace->count++] = added;
 }
@@ -62,8 +63,8 @@ int dv_trace_write(const dv_trace *trace, FILE *file) {
       for (int p = 0; p < DV_PIPES; ++p)
         fprintf(file, ",\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s\"}}", process, p, pipes[p]);
     }
-    fprintf(file, ",\n{\"ph\":\"X\",\"name\":\"%s\",\"pid\":%d,\"tid\":%d,\"ts\":%.4f,\"dur\":%.4f}", e->name, process, e->pipe, e->begin,
-            e->end - e->begin);
+    fprintf(file, ",\n{\"ph\":\"X\",\"name\":\"%s\",\"pid\":%d,\"tid\":%d,\"ts\":%.4f,\"dur\":%.4f,\"args\":{\"ends\":%.4f}}", e->name,
+            process, e->pipe, e->begin, e->free - e->begin, e->end);
   }
   fprintf(file, "\n]}\n");
   return !trace->has_failed && !ferror(file);

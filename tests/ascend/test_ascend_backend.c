@@ -168,6 +168,23 @@ static void both_tilings_are_right(void **state) {
     }
 }
 
+/* Scores of -2.6e38, in one part and in several: their weights are not those of rows that keep no key. All of v is one value, since
+ * parts of that lse cannot say by how many keys they differ. */
+static void scores_far_below_zero_are_right(void **state) {
+  arrays a;
+  open_arrays(&a, *state, QUERIES);
+  const int64_t q = BATCH * QUERIES * HEADS_Q * DIM, k = (int64_t)PAGES * PAGE * HEADS_KV * DIM;
+  for (int64_t n = 0; n < q; n++) fa_store_float(a.args.q.data, n, 1.0f, FA_FLOAT16);
+  for (int64_t n = 0; n < k; n++) {
+    fa_store_float(a.args.k.data, n, -1.0f, FA_FLOAT16);
+    fa_store_float(a.args.v.data, n, 0.5f, FA_FLOAT16);
+  }
+  fa_attention_problem p = problem_of(QUERIES);
+  p.scale = 2.6e38f / DIM;
+  for (p.kv_splits = 1; p.kv_splits <= 4; p.kv_splits += 3) is_right(&a, &p);
+  close_arrays(&a);
+}
+
 /* Sequences and heads in sections, of which the last is shorter. */
 static void few_pairs_at_once_are_right(void **state) {
   arrays a;
@@ -523,7 +540,8 @@ static int teardown(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_chips),          cmocka_unit_test(an_npu_that_is_not_there),
-      cmocka_unit_test(both_tilings_are_right), cmocka_unit_test(few_pairs_at_once_are_right), cmocka_unit_test(unfused_baselines_are_right),
+      cmocka_unit_test(both_tilings_are_right), cmocka_unit_test(few_pairs_at_once_are_right),
+      cmocka_unit_test(scores_far_below_zero_are_right), cmocka_unit_test(unfused_baselines_are_right),
       cmocka_unit_test(plans_hold_maxima),
       cmocka_unit_test(threads_take_turns), cmocka_unit_test(large_buffers),
       cmocka_unit_test(runs_take_emulated_time), cmocka_unit_test(one_mask_a_context),

@@ -16,7 +16,7 @@
 #include "attention_piece.h"
 
 constexpr int32_t kKeysAtOnce = 4;
-constexpr float kLeastWeight = 1e-30f;
+constexpr float kLeastWeight = 1e-35f; // still normal after it is divided by as many parts as there may be
 
 // Exponent bits all ones: NaN or an infinity.
 __aicore__ inline bool AttentionIsFinite(int32_t bits) { return (static_cast<uint32_t>(bits) & 0x7f800000u) != 0x7f800000u; }

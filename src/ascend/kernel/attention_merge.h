@@ -2,8 +2,8 @@
 //
 //   m = max_p lse_p     w_p = exp(lse_p - m)     o = sum_p w_p o_p / sum_p w_p     lse = m + ln sum_p w_p
 //
-// A part that saw no key has lse = -inf and o = 0. A part that saw one weighs 1e-30 at least, so that an infinity in its o arrives; what
-// is finite adds at most 1e-30 of itself. All AIVs take eight rows of an item in turn, a block of 32 bytes of each part's lse: what
+// A part that saw no key has lse = -inf and o = 0. A part that saw one weighs 1e-35 at least, so that an infinity in its o arrives; what
+// is finite adds at most 1e-35 of itself. All AIVs take eight rows of an item in turn, a block of 32 bytes of each part's lse: what
 // is one number a row goes through Vector for all parts of the eight at once. UB, for at most 256 parts: lse and weights
 // [parts][8], o of 8 parts at a time, fp32 [8 parts][8][dim], folded in halves.
 // Bound: reading the parts once, 32 KB a move at D_v = 128; with few parts, the chain of some 25 instructions.
@@ -15,6 +15,7 @@
 constexpr int32_t kMostParts = 256;
 constexpr int32_t kPartsAtOnce = 8;
 constexpr int32_t kRowsAtOnce = 8;
+constexpr float kLeastFloat = -3.4028235e38f; // below the lse of any row that keeps a finite score
 
 template <typename T>
 class AttentionMerge {
@@ -88,7 +89,7 @@ class AttentionMerge {
     const int32_t numbers = t_->kv_splits * kRowsAtOnce, parts = t_->kv_splits;
     const uint8_t repeats = static_cast<uint8_t>((numbers + kLanes - 1) / kLanes);
     const BinaryRepeatParams with_eight(1, 1, 0, 8, 8, 0);
-    Maxs(folded_, weights_, kMaskedScore, numbers);
+    Maxs(folded_, weights_, kLeastFloat, numbers);
     for (int32_t n = parts; n > 1; n = (n + 1) / 2) {
       PipeBarrier<PIPE_V>();
       Max(folded_, folded_, folded_[static_cast<uint32_t>((n + 1) / 2 * kRowsAtOnce)], n / 2 * kRowsAtOnce);

@@ -8,7 +8,8 @@
 // Weights of tile i ready means: S(i) was read, and O'(i - 1 - preload) was added, since that happened in the rounds before. So
 // rings of preload + 1 tiles need no flags but three: the Cube writes S(i + ring) and O'(i + ring) behind P(i).
 //
-// UB (fa_ascend_attention_ub), at D_v = 128 and tiles of 128 x 1024 in pieces of 8 rows: scores 96 KB, weights 16, o 32, O' 24, rest 15.
+// UB (fa_ascend_attention_ub), at D_v = 128 and tiles of 128 x 1024 in pieces of 8 rows: scores 96 KB, weights 32, o 32, O' 8, rest 12;
+// causal: weights 16, rest 16.
 // Bound: the Vector unit, 8 cycles for 64 scores; then about 6 x 32 cycles of barriers a piece.
 #ifndef FA_ASCEND_ATTENTION_VECTOR_H
 #define FA_ASCEND_ATTENTION_VECTOR_H

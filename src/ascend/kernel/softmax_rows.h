@@ -84,8 +84,8 @@ class Steps {
     step.opens = step.weighs = true;
     if (width > elements_) {
       step.rows = 1;
-      row_to_ = Kept(t, row + t.band_upper + 1);
-      const int64_t from = Kept(t, row + t.band_lower);
+      row_to_ = Kept(row + t.band_upper + 1);
+      const int64_t from = Kept(row + t.band_lower);
       if (from < row_to_) OpenSum(t, row_begin_ + (from - row_begin_) / kAligned * kAligned, true);
       else OpenWeigh(t, row_begin_, true);
       return;
@@ -108,8 +108,7 @@ class Steps {
     Window(t, begin, Least(begin + elements_, row_end_));
   }
 
-  __aicore__ inline int64_t Kept(const fa_ascend_passes &t, int64_t column) const {
-    (void)t;
+  __aicore__ inline int64_t Kept(int64_t column) const {
     return Least(Most(column, row_begin_), row_end_);
   }
 
