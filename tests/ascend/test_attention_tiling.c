@@ -129,6 +129,9 @@ static void long_keys_come_by_heads(void **state) {
   assert_int_equal(fa_ascend_choose(&p, &with_l2, NULL, &c), FA_OK);
   assert_int_equal(c.tiling.pairs_at_once, 64); /* 8 KV heads of two sequences */
   assert_int_equal(choose(&p, NULL).tiling.pairs_at_once, 96); /* L2's size is not known */
+  p.max_seqlen_q = 0;
+  assert_int_equal(fa_ascend_choose(&p, &with_l2, NULL, &c), FA_OK);
+  assert_int_equal(c.tiling.items, 0);
 }
 
 static void decode_packs_the_group_and_fills_the_chip(void **state) {

@@ -121,10 +121,11 @@ static int64_t choose_pairs(const fa_attention_problem *p, const fa_ascend_wish 
                             const fa_ascend_chip *chip, int64_t pairs) {
   if (t->kv_splits > 1) return pairs;
   if (wish->pairs_at_once) return fa_min(wish->pairs_at_once, pairs);
+  if (t->packs_group || t->row_blocks <= 1 || chip->l2_bytes == 0) return pairs; /* each key is read once; no queries at all */
   const int64_t row = t->head_dim_qk + t->head_dim_v, bytes = fa_max(t->max_seqlen_kv, 1) * row * (int64_t)fa_dtype_bytes(p->kv_dtype);
   const int64_t kv_heads = fa_max(chip->l2_bytes / 3 / bytes, 1);
   const int64_t most = fa_max(kv_heads * t->group, fa_round_up(fa_ceil_div(MOST_WAVES * chip->groups, t->row_blocks), t->group));
-  return t->packs_group || t->row_blocks == 1 || chip->l2_bytes == 0 ? pairs : fa_min(most, pairs);
+  return fa_min(most, pairs);
 }
 
 static fa_status choose_items(const fa_attention_problem *p, const fa_ascend_wish *wish, const fa_ascend_chip *chip,
