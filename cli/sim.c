@@ -158,7 +158,8 @@ static int read_shape(fa_bench_case *c) {
   const double scores = (double)c->batch * (double)c->heads_q * (double)c->seqlen_q * (double)c->seqlen_kv;
   if (scores > MOST_SCORES)
     return fa_usage_error("--shape has %.3g scores, which would take hours; at most %.3g", scores, MOST_SCORES);
-  if (options.splits < 0 || options.splits > 256) return fa_usage_error("--splits is %d; 1 to 256, or 0 for the rule's", options.splits);
+  if (options.splits < 0 || options.splits > 256)
+    return fa_usage_error("--splits is %d; 1 to 256, or 0 for the rule's", options.splits);
   c->kv_splits = options.splits;
   return FA_EXIT_OK;
 }
@@ -178,8 +179,8 @@ static int read_options(asked *a) {
     return fa_usage_error("--shape is missing (or --arch for a model's layers)");
   if (options.shape && options.arch) return fa_usage_error("--shape and --arch exclude each other; give one");
   if (options.rows < 0) return fa_usage_error("--check is %d; it must be at least 1", options.rows);
-  if (options.arch &&
-      (options.causal || options.splits || options.trace || options.sweeps || options.window || options.functional || options.rows))
+  if (options.arch && (options.causal || options.splits || options.trace || options.sweeps ||
+                       options.window || options.functional || options.rows))
     return fa_usage_error(
         "--causal, --splits, --trace, --sweep, --window, --functional and --check are for --shape, not for --arch");
   if (options.shape && (options.seq || options.batch != 1))

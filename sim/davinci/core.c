@@ -19,14 +19,16 @@ double dv_post(const dv_place *place, dv_pipe pipe, double work, double latency)
   core->now += figures()->scalar_issue;
   if (q->count >= depth) core->now = most_of(core->now, q->starts[(q->count - depth) % DV_MOST_DEPTH]);
   double start = most_of(core->now, q->free);
-  if (pipe == DV_V && core->run->launch->auto_sync && !core->is_aic) start = most_of(start, q->ended); /* one ends before the next starts */
+  if (pipe == DV_V && core->run->launch->auto_sync && !core->is_aic)
+    start = most_of(start, q->ended); /* one ends before the next starts */
   const double end = start + work + latency;
   q->starts[q->count++ % DV_MOST_DEPTH] = start;
   q->free = start + work;
   q->ended = most_of(q->ended, end);
   q->busy += work;
   core->run->report->instructions++;
-  if (core->run->launch->trace) dv_trace_event(core->run->launch->trace, core, pipe, place->site.instruction, start, start + work, end);
+  if (core->run->launch->trace)
+    dv_trace_event(core->run->launch->trace, core, pipe, place->site.instruction, start, start + work, end);
   dv_give_way();
   return start;
 }
@@ -122,7 +124,8 @@ void dv_reads(dv_here here, dv_address from, uint64_t bytes) {
 static void change_gm(dv_here here, dv_address to, uint64_t bytes, dv_gm_access access) {
   const int region = dv_gm_find(here, to.at, bytes);
   if (dv_current->run->regions[region].given.access == DV_INPUT)
-    dv_fail(here, "write of an input", "bytes %llu of %s", (unsigned long long)bytes, dv_current->run->regions[region].given.name);
+    dv_fail(here, "write of an input", "bytes %llu of %s", (unsigned long long)bytes,
+            dv_current->run->regions[region].given.name);
   if (dv_current->group->computes) dv_gm_touch(here, region, to.at, bytes, access);
 }
 
@@ -245,7 +248,9 @@ uint64_t dv_scalar_load(dv_here here, dv_address from, uint32_t bytes) {
   const dv_place *place = dv_begin(here);
   dv_core *core = dv_current;
   if (from.memory != DV_GM) {
-    if (core->is_aic || from.memory != DV_UB) dv_fail(here, "", "the scalar unit of an %s reads %s", core->is_aic ? "AIC" : "AIV", memory_names[from.memory]);
+    if (core->is_aic || from.memory != DV_UB)
+      dv_fail(here, "", "the scalar unit of an %s reads %s", core->is_aic ? "AIC" : "AIV",
+              memory_names[from.memory]);
     dv_check_local(here, from, bytes, 1);
     add_automatic(place, DV_V);
   }

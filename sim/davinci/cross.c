@@ -163,7 +163,8 @@ static void add_set(const dv_place *place, int mode, int queue, int id, double t
   dv_core *core = dv_current;
   dv_sets *sets = &core->sets[mode][id];
   if (sets->count == DV_CROSS_MOST)
-    dv_fail(place->site, "flag past its limit", "cross-core flag %d has %d sets that its partners did not meet", id, DV_CROSS_MOST);
+    dv_fail(place->site, "flag past its limit",
+            "cross-core flag %d has %d sets that its partners did not meet", id, DV_CROSS_MOST);
   const int is_meeting = mode != 1 && mode != 2;
   const dv_set set = {time, told_by(place, core, queue, is_meeting)};
   sets->set[(sets->first + sets->count++) % DV_CROSS_MOST] = set;

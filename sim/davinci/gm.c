@@ -72,9 +72,9 @@ static void add_reader(dv_here here, dv_owner *o, uint8_t group, uint8_t queue, 
   o->reader[o->readers++] = added;
 }
 
-/* Within a group flags order accesses (order.c); what another group touched has to be known from a meeting. Atomic adds of two
- * groups need no order among themselves; all else needs it with them. Those of a group's two AIVs are asked for order as writes are,
- * which is more than the chip asks for. */
+/* Within a group flags order accesses (order.c); what another group touched has to be known from a meeting.
+ * Atomic adds of two groups need no order among themselves; all else needs it with them. Those of a group's
+ * two AIVs are asked for order as writes are, which is more than the chip asks for. */
 void dv_gm_touch(dv_here here, int number, uint64_t at, uint64_t bytes, dv_gm_access access) {
   dv_core *core = dv_current;
   dv_gm_region *region = &core->run->regions[number];
@@ -90,7 +90,8 @@ void dv_gm_touch(dv_here here, int number, uint64_t at, uint64_t bytes, dv_gm_ac
     const size_t byte = n * region->granule;
     int is_theirs = o->writer && o->writer != me, i_added = 0;
     if (is_theirs && !dv_knows(core, o->writer - 1, o->writer_queue, o->written))
-      dv_fail(here, access ? "write too early" : "read too early", "nothing orders it behind %s at line %d of group %d; byte %zu of %s",
+      dv_fail(here, access ? "write too early" : "read too early",
+              "nothing orders it behind %s at line %d of group %d; byte %zu of %s",
               o->write_site->instruction, o->write_site->line, o->writer - 1, byte, region->given.name);
     for (int r = 0; r < o->readers; ++r) {
       const dv_reader *reader = &o->reader[r];

@@ -51,7 +51,8 @@ void dv_issue_mmad(dv_here here, const dv_mmad *mmad) {
     dv_fail(here, "broken rule", "Mmad of these types is not known here; f16 or bf16 to f32");
   if (m == 0 || n == 0 || k == 0) return;
   if (mmad->m == 1) dv_fail(here, "broken rule", "m = 1 reads A as a vector on this chip (GEMV); use m = 16");
-  if (mmad->m > 4095 || mmad->n > 4095 || mmad->k > 4095) dv_fail(here, "broken rule", "m %u, n %u, k %u; at most 4095", mmad->m, mmad->n, mmad->k);
+  if (mmad->m > 4095 || mmad->n > 4095 || mmad->k > 4095)
+    dv_fail(here, "broken rule", "m %u, n %u, k %u; at most 4095", mmad->m, mmad->n, mmad->k);
   if (mmad->unit_flag) dv_fail(here, "broken rule", "unitFlag %u, which is not known here", mmad->unit_flag);
   dv_check_local(here, mmad->a, (uint64_t)m * k * 512, 512);
   dv_check_local(here, mmad->b, (uint64_t)n * k * 512, 512);
@@ -98,7 +99,8 @@ void dv_issue_fixpipe(dv_here here, const dv_fixpipe *given) {
   const int to_l1 = fixpipe->to.memory == DV_L1;
   if (fixpipe->from.memory != DV_L0C || (!to_l1 && fixpipe->to.memory != DV_GM))
     dv_fail(here, "broken rule", "Fixpipe goes from L0C to GM or L1");
-  if (fixpipe->keeps_nz != to_l1) dv_fail(here, "broken rule", "Fixpipe keeps Nz on its way to L1, and only there is that known here");
+  if (fixpipe->keeps_nz != to_l1)
+    dv_fail(here, "broken rule", "Fixpipe keeps Nz on its way to L1, and only there is that known here");
   if (to_l1 && (dv_type_bytes(fixpipe->type) != 2 || fixpipe->columns % 16))
     dv_fail(here, "broken rule", "Fixpipe to L1 gives f16 or bf16 here, whole columns of fractals (nSize %u)", fixpipe->columns);
   if (fixpipe->matrices != 1) dv_fail(here, "broken rule", "ndNum %u; only 1 is known here", fixpipe->matrices);
@@ -109,7 +111,8 @@ void dv_issue_fixpipe(dv_here here, const dv_fixpipe *given) {
   if (fixpipe->from_stride % 16 || fixpipe->from_stride < fixpipe->rows)
     dv_fail(here, "broken rule", "srcStride %u for %u rows; the rows rounded up to 16", fixpipe->from_stride, fixpipe->rows);
   check_to_stride(here, fixpipe);
-  if (dv_current->atomic_adds && dv_current->atomic_type != fixpipe->type) dv_fail(here, "broken rule", "atomic adds of another type");
+  if (dv_current->atomic_adds && dv_current->atomic_type != fixpipe->type)
+    dv_fail(here, "broken rule", "atomic adds of another type");
   const uint32_t columns = sixteens(fixpipe->columns);
   dv_check_local(here, fixpipe->from, (uint64_t)(columns - 1) * fixpipe->from_stride * 64 + (uint64_t)fixpipe->rows * 64, 64);
   dv_order_begin(place, DV_FIX);

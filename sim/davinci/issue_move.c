@@ -53,7 +53,8 @@ void dv_issue_copy(dv_here here, const dv_copy *copy) {
   touch_rows(here, copy->from, copy->rows, copy->from_stride, copy->bytes, dv_reads);
   const int adds = dv_current->atomic_adds && pipe == DV_MTE3;
   if (adds && dv_current->atomic_type != copy->type) dv_fail(here, "broken rule", "atomic adds of another type");
-  touch_rows(here, copy->to, copy->rows, copy->to_stride, copy->to.memory == DV_GM ? copy->bytes : padded, adds ? dv_adds : dv_writes);
+  touch_rows(here, copy->to, copy->rows, copy->to_stride, copy->to.memory == DV_GM ? copy->bytes : padded,
+             adds ? dv_adds : dv_writes);
   if (dv_current->group->computes) dv_value_copy(copy, dv_pointer(copy->to), dv_pointer(copy->from), adds);
 
   const dv_figures *f = figures();

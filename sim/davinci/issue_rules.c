@@ -40,8 +40,14 @@ enum {
 };
 /* From, to: the ways of rounding; as Cast's page has them for Atlas A2. */
 static const uint8_t casts[DV_TYPES][DV_TYPES] = {
-    [DV_F32] = {[DV_F32] = WAYS, [DV_F16] = WAYS | ODD | NONE, [DV_BF16] = WAYS, [DV_S16] = WAYS, [DV_S32] = WAYS, [DV_S64] = WAYS},
-    [DV_F16] = {[DV_F32] = NONE, [DV_S8] = WAYS | NONE, [DV_U8] = WAYS | NONE, [DV_S16] = WAYS, [DV_S32] = WAYS},
+    [DV_F32] = {[DV_F32] = WAYS,
+                [DV_F16] = WAYS | ODD | NONE,
+                [DV_BF16] = WAYS,
+                [DV_S16] = WAYS,
+                [DV_S32] = WAYS,
+                [DV_S64] = WAYS},
+    [DV_F16] =
+        {[DV_F32] = NONE, [DV_S8] = WAYS | NONE, [DV_U8] = WAYS | NONE, [DV_S16] = WAYS, [DV_S32] = WAYS},
     [DV_BF16] = {[DV_F32] = NONE, [DV_S32] = WAYS},
     [DV_S8] = {[DV_F16] = NONE},
     [DV_U8] = {[DV_F16] = NONE},
@@ -50,8 +56,11 @@ static const uint8_t casts[DV_TYPES][DV_TYPES] = {
     [DV_S64] = {[DV_F32] = WAYS, [DV_S32] = NONE}};
 
 static void check_cast(dv_here here, const dv_vector *v) {
-  if (v->type == DV_S32 && v->to == DV_F16) dv_fail(here, "broken rule", "int32_t to half takes SetDeqScale, which is not known here");
-  if (!casts[v->type][v->to]) dv_fail(here, "broken rule", "%s to %s: there is no such Cast on this chip", type_names[v->type], type_names[v->to]);
+  if (v->type == DV_S32 && v->to == DV_F16)
+    dv_fail(here, "broken rule", "int32_t to half takes SetDeqScale, which is not known here");
+  if (!casts[v->type][v->to])
+    dv_fail(here, "broken rule", "%s to %s: there is no such Cast on this chip", type_names[v->type],
+            type_names[v->to]);
   if (!(casts[v->type][v->to] >> v->round & 1))
     dv_fail(here, "broken rule", "%s to %s does not round in mode %d", type_names[v->type], type_names[v->to], (int)v->round);
 }
@@ -97,7 +106,8 @@ static repeat_blocks dst_of(const dv_vector *v, uint32_t r, uint32_t per_repeat)
   const uint32_t bytes = dv_type_bytes(v->to);
   if (dv_is_elementwise(v->op))
     return blocks_of(v->dst.at + (uint64_t)r * v->dst_repeat * 32, v->dst_block, dv_blocks_used(v, r, per_repeat, bytes));
-  const uint64_t at = dv_gives_bits(v->op) ? v->dst.at + (uint64_t)r * per_repeat / 8 : v->dst.at + (uint64_t)r * v->dst_repeat * dv_result_bytes(v);
+  const uint64_t at = dv_gives_bits(v->op) ? v->dst.at + (uint64_t)r * per_repeat / 8
+                                           : v->dst.at + (uint64_t)r * v->dst_repeat * dv_result_bytes(v);
   const uint32_t writes = dv_gives_bits(v->op) ? per_repeat / 8 : dv_result_bytes(v);
   return blocks_of(at, 1, (1u << ((at % 32 + writes + 31) / 32)) - 1);
 }
@@ -129,12 +139,15 @@ typedef struct block_set {
 } block_set;
 static int has_any(const block_set *set, const repeat_blocks *blocks) {
   for (uint32_t n = 0; n < MOST_OF_REPEAT; ++n)
-    if ((blocks->used >> n & 1u) && blocks->at[n] < MOST_BLOCKS && (set->bits[blocks->at[n] / 64] >> blocks->at[n] % 64 & 1u)) return 1;
+    if ((blocks->used >> n & 1u) && blocks->at[n] < MOST_BLOCKS &&
+        (set->bits[blocks->at[n] / 64] >> blocks->at[n] % 64 & 1u))
+      return 1;
   return 0;
 }
 static void add(block_set *set, const repeat_blocks *blocks) {
   for (uint32_t n = 0; n < MOST_OF_REPEAT; ++n)
-    if ((blocks->used >> n & 1u) && blocks->at[n] < MOST_BLOCKS) set->bits[blocks->at[n] / 64] |= (uint64_t)1 << blocks->at[n] % 64;
+    if ((blocks->used >> n & 1u) && blocks->at[n] < MOST_BLOCKS)
+      set->bits[blocks->at[n] / 64] |= (uint64_t)1 << blocks->at[n] % 64;
 }
 
 static void walk(dv_here here, const dv_vector *v, uint32_t per_repeat, int sources) {
@@ -180,7 +193,8 @@ void dv_check_overlap(dv_here here, const dv_vector *v, uint32_t per_repeat) {
     return;
   }
   if (dv_gives_bits(v->op)) dst_span = (uint64_t)v->repeats * per_repeat / 8;
-  else if (!dv_is_elementwise(v->op)) dst_span = (uint64_t)(v->repeats - 1) * v->dst_repeat * dv_result_bytes(v) + dv_result_bytes(v);
+  else if (!dv_is_elementwise(v->op))
+    dst_span = (uint64_t)(v->repeats - 1) * v->dst_repeat * dv_result_bytes(v) + dv_result_bytes(v);
   const uint64_t selectors = v->selector_repeats ? (uint64_t)v->repeats * per_repeat / 8 : per_repeat / 8;
   if (dv_selects(v->op) && !lie_apart(v->dst.at, dst_span, v->selector.at, selectors))
     dv_fail(here, "broken rule", "the destination covers the selector");

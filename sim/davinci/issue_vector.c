@@ -11,7 +11,15 @@ static double cycles_of(const dv_vector *v) {
     case DV_DIV: return f->repeat_div;
     case DV_WHOLE_MAX: case DV_WHOLE_MIN: return f->repeat_whole_max;
     case DV_WHOLE_SUM: case DV_TOTAL_SUM: return f->repeat_whole_sum;
-    case DV_ADD: case DV_SUB: case DV_MUL: case DV_MAX: case DV_MIN: case DV_EXP: case DV_LN: case DV_SELECT: case DV_SELECT_SCALAR:
+    case DV_ADD:
+    case DV_SUB:
+    case DV_MUL:
+    case DV_MAX:
+    case DV_MIN:
+    case DV_EXP:
+    case DV_LN:
+    case DV_SELECT:
+    case DV_SELECT_SCALAR:
       return f->repeat_2;
     case DV_SQRT: case DV_RSQRT: case DV_REC: case DV_AXPY: case DV_MULADDDST: case DV_AND: case DV_OR: case DV_COMPARE:
     case DV_COMPARE_SCALAR:
@@ -142,7 +150,8 @@ void dv_issue_vector(dv_here here, const dv_vector *given) {
   if (v.counts) {
     v.repeats = (v.count + per_repeat - 1) / per_repeat;
     if (dv_gives_bits(v.op) && v.count * from_bytes % 256)
-      dv_fail(here, "broken rule", "%u elements to compare; the last %u bytes of no whole 256 are not", v.count, v.count * from_bytes % 256);
+      dv_fail(here, "broken rule", "%u elements to compare; the last %u bytes of no whole 256 are not",
+              v.count, v.count * from_bytes % 256);
   } else if (v.repeats > 255) {
     dv_fail(here, "broken rule", "repeatTime %u; at most 255", v.repeats);
   }
@@ -155,7 +164,9 @@ void dv_issue_vector(dv_here here, const dv_vector *given) {
     touch_elements(here, &v, v.src0, from_bytes, per_repeat, v.src0_block, v.src0_repeat, 0);
     if (sources == DV_TWO_SOURCES) touch_elements(here, &v, v.src1, from_bytes, per_repeat, v.src1_block, v.src1_repeat, 0);
   }
-  if (dv_selects(v.op)) touch_bytes(here, v.selector, v.selector_repeats ? ((uint64_t)v.repeats * per_repeat + 7) / 8 : per_repeat / 8, 32, 0);
+  if (dv_selects(v.op))
+    touch_bytes(here, v.selector,
+                v.selector_repeats ? ((uint64_t)v.repeats * per_repeat + 7) / 8 : per_repeat / 8, 32, 0);
   if (dv_adds_to_dst(v.op)) touch_elements(here, &v, v.dst, to_bytes, per_repeat, v.dst_block, v.dst_repeat, 0);
   touch_result(here, &v, per_repeat);
   if (dv_selects(v.op) && v.selector_repeats) take_scratch();
@@ -163,7 +174,8 @@ void dv_issue_vector(dv_here here, const dv_vector *given) {
   if (dv_current->group->computes && v.op == DV_TOTAL_SUM)
     dv_value_total_sum(&v, dv_pointer(v.dst), dv_pointer(v.src0));
   else if (dv_current->group->computes)
-    dv_value_vector(&v, dv_pointer(v.dst), dv_pointer(v.src0), dv_pointer(v.src1), dv_selects(v.op) ? dv_pointer(v.selector) : NULL);
+    dv_value_vector(&v, dv_pointer(v.dst), dv_pointer(v.src0), dv_pointer(v.src1),
+                    dv_selects(v.op) ? dv_pointer(v.selector) : NULL);
   const dv_figures *f = figures();
   dv_post(place, DV_V, v.repeats * (cycles_of(&v) + conflicts(&v)), f->vector_head + f->vector_tail);
 }

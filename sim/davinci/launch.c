@@ -70,8 +70,8 @@ static void on_hazard(void *user, const dv_hazard *hazard) {
     snprintf(what, sizeof what, "%s, %zu sets", hazard->space, hazard->bytes);
   else
     snprintf(what, sizeof what, "bytes %zu to %zu of %s", hazard->begin, hazard->begin + hazard->bytes, hazard->space);
-  snprintf(report->line, sizeof report->line, "%s: %s at %s:%d%s; %s", kinds[hazard->kind], found->instruction, base_name(found->file),
-           found->line, other, what);
+  snprintf(report->line, sizeof report->line, "%s: %s at %s:%d%s; %s", kinds[hazard->kind],
+           found->instruction, base_name(found->file), found->line, other, what);
 }
 
 /* ------------------------------------------------------------------ a launch */
@@ -175,8 +175,10 @@ static void tell_deadlock(dv_run_state *run) {
       dv_core *core = &run->groups[g].core[n];
       if (!core->is_used || core->has_ended) continue;
       if (waiting++ == 0)
-        snprintf(run->report->line, sizeof run->report->line, "deadlock: %s at %s:%d (%s %d of group %d) waits for what nobody sets",
-                 core->waits.instruction, base_name(core->waits.file), core->waits.line, core->is_aic ? "AIC" : "AIV", core->sub, g);
+        snprintf(run->report->line, sizeof run->report->line,
+                 "deadlock: %s at %s:%d (%s %d of group %d) waits for what nobody sets",
+                 core->waits.instruction, base_name(core->waits.file), core->waits.line,
+                 core->is_aic ? "AIC" : "AIV", core->sub, g);
     }
   if (waiting) {
     run->has_failed = 1;
@@ -227,7 +229,8 @@ static int open_run(dv_run_state *run) {
   const dv_launch *launch = run->launch;
   const int most = launch->cores == DV_CORES_AIV ? 2 * dv_chip_groups(chip) : dv_chip_groups(chip);
   if (launch->blocks < 1 || launch->blocks > most) {
-    snprintf(run->report->line, sizeof run->report->line, "%d blocks; %s has room for 1 to %d at once", launch->blocks, chip->name, most);
+    snprintf(run->report->line, sizeof run->report->line, "%d blocks; %s has room for 1 to %d at once",
+             launch->blocks, chip->name, most);
     return 0;
   }
   if (launch->regions_count > DV_MOST_SPACES / 2) {

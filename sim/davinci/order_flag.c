@@ -106,7 +106,9 @@ void dv_order_know(dv_order *order, uint32_t queues, const uint32_t *ended) {
 void dv_order_end(dv_order *order) {
   for (const dv_flag *flag = order->flags; flag; flag = flag->next)
     if (flag->sets) {
-      const dv_hazard hazard = {DV_FLAG_LEFT, flag->sites[flag->all_waits % (uint64_t)flag->most], NULL, flag->name, 0, (size_t)flag->sets};
+      const dv_hazard hazard = {
+          DV_FLAG_LEFT,      flag->sites[flag->all_waits % (uint64_t)flag->most], NULL, flag->name, 0,
+          (size_t)flag->sets};
       order->report(order->user, &hazard);
     }
 }

@@ -19,7 +19,8 @@ static int ends_with(const char *text, const char *end) {
 
 static int is_skipped(const dv_launch *launch, dv_here here) {
   for (int n = 0; n < launch->skips_count; ++n)
-    if (launch->skips[n].instruction && launch->skips[n].line == here.line && strcmp(launch->skips[n].instruction, here.instruction) == 0 &&
+    if (launch->skips[n].instruction && launch->skips[n].line == here.line &&
+        strcmp(launch->skips[n].instruction, here.instruction) == 0 &&
         ends_with(here.file, launch->skips[n].file))
       return 1;
   return 0;
@@ -83,6 +84,8 @@ int dv_last_synchronisation(const dv_chip *chip, int index, dv_synchronisation *
 }
 
 int dv_last_flag(const dv_chip *chip, int from, int to, int id) {
-  if (id < 0 || id >= (from < 0 ? DV_CROSS_FLAGS : DV_EVENTS) || from >= DV_PIPES || (from >= 0 && (to < 0 || to >= DV_PIPES))) return 0;
+  if (id < 0 || id >= (from < 0 ? DV_CROSS_FLAGS : DV_EVENTS) || from >= DV_PIPES ||
+      (from >= 0 && (to < 0 || to >= DV_PIPES)))
+    return 0;
   return from < 0 ? chip->used_cross_flag[id] : chip->used_flag[from][to][id];
 }

@@ -57,14 +57,20 @@ int dv_trace_write(const dv_trace *trace, FILE *file) {
     const int process = e->group * DV_CORES_A_GROUP + e->core;
     if (!named[e->group][e->core]) {
       named[e->group][e->core] = 1;
-      fprintf(file, "%s{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"group %d %s (model)\"}}", between, process,
-              e->group, cores[e->core]);
+      fprintf(
+          file,
+          "%s{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"args\":{\"name\":\"group %d %s (model)\"}}",
+          between, process, e->group, cores[e->core]);
       between = ",\n";
       for (int p = 0; p < DV_PIPES; ++p)
-        fprintf(file, ",\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s\"}}", process, p, pipes[p]);
+        fprintf(file,
+                ",\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s\"}}",
+                process, p, pipes[p]);
     }
-    fprintf(file, ",\n{\"ph\":\"X\",\"name\":\"%s\",\"pid\":%d,\"tid\":%d,\"ts\":%.4f,\"dur\":%.4f,\"args\":{\"ends\":%.4f}}", e->name,
-            process, e->pipe, e->begin, e->free - e->begin, e->end);
+    fprintf(file,
+            ",\n{\"ph\":\"X\",\"name\":\"%s\",\"pid\":%d,\"tid\":%d,\"ts\":%.4f,\"dur\":%.4f,\"args\":{"
+            "\"ends\":%.4f}}",
+            e->name, process, e->pipe, e->begin, e->free - e->begin, e->end);
   }
   fprintf(file, "\n]}\n");
   return !trace->has_failed && !ferror(file);

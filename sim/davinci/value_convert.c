@@ -1,8 +1,8 @@
 /* Conversions between the types of an Ascend core.
  *
- * Floating-point results that overflow become infinities and NaN stays NaN, unless the caller wants results to saturate: which of both a
- * core does CTRL[48] says (instructions.h). Integers saturate, as Cast is documented. NaN to an integer is not documented: 0
- * here. */
+ * Floating-point results that overflow become infinities and NaN stays NaN, unless the caller wants results
+ * to saturate: which of both a core does CTRL[48] says (instructions.h). Integers saturate, as Cast is
+ * documented. NaN to an integer is not documented: 0 here. */
 #include "davinci/value_parts.h"
 
 #include <math.h>

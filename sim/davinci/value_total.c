@@ -1,5 +1,6 @@
-/* DV_TOTAL_SUM on plain memory (values.h). Inside a repeat sums are taken pairwise, the repeats' sums are added in their order, as
- * documented for ReduceSum of the first n elements on this chip; in f16 each sum is rounded. */
+/* DV_TOTAL_SUM on plain memory (values.h). Inside a repeat sums are taken pairwise, the repeats' sums are
+ * added in their order, as documented for ReduceSum of the first n elements on this chip; in f16 each sum is
+ * rounded. */
 #include "davinci/value_parts.h"
 
 void dv_value_total_sum(const dv_vector *v, void *dst, const void *src) {

@@ -168,8 +168,8 @@ static void both_tilings_are_right(void **state) {
     }
 }
 
-/* Scores of -2.6e38, in one part and in several: their weights are not those of rows that keep no key. All of v is one value, since
- * parts of that lse cannot say by how many keys they differ. */
+/* Scores of -2.6e38, in one part and in several: their weights are not those of rows that keep no key. All of
+ * v is one value, since parts of that lse cannot say by how many keys they differ. */
 static void scores_far_below_zero_are_right(void **state) {
   arrays a;
   open_arrays(&a, *state, QUERIES);

@@ -58,7 +58,8 @@ static fa_status run(const fa_plan *plan, const fa_attention_args *args, void *w
   fa_ascend_given(&plan->problem, args, arguments);
   arguments[FA_ASCEND_GIVEN] = fa_ascend_bytes("mask", data->mask, fa_tiling_mask_bytes(tiling.mask_m), FA_ASCEND_READS);
   arguments[FA_ASCEND_GIVEN + 1] = fa_ascend_bytes("workspace", workspace, data->choice.workspace_bytes, FA_ASCEND_SCRATCH);
-  const fa_ascend_launch launch = {data->function, data->choice.blocks, arguments, FA_ASCEND_GIVEN + 2, &tiling, sizeof tiling, 0};
+  const fa_ascend_launch launch = {data->function, data->choice.blocks, arguments, FA_ASCEND_GIVEN + 2,
+                                   &tiling,        sizeof tiling,       0};
   return fa_ascend_device_of(plan->context)->runtime->start(plan->context, &launch, stream);
 }
 

@@ -13,7 +13,8 @@ typedef struct fa_ascend_sim_view {
   int is_queued; /* 1: runs wait in the stream behind other work, so that their launches cost less */
   const dv_skip *skips; /* synchronisation that launches leave out (mutation) */
   int skips_count;
-  void (*watch)(void *user, const char *function, const dv_report *report); /* NULL, or called behind each launch; may not use the context */
+  void (*watch)(void *user, const char *function,
+                const dv_report *report); /* NULL, or called behind each launch; may not use the context */
   void *user;
 } fa_ascend_sim_view;
 

@@ -29,6 +29,8 @@ fa_status fa_ascend_sim_matmul(const fa_context *context, const fa_ascend_sim_pr
                                           fa_ascend_bytes("b", p->b, (size_t)(p->n * p->k) * 2, FA_ASCEND_READS),
                                           fa_ascend_bytes("c", p->c, (size_t)(p->m * p->n) * 2, FA_ASCEND_WRITES),
                                           fa_ascend_bytes("workspace", NULL, 0, FA_ASCEND_SCRATCH)};
-  const fa_ascend_launch launch = {function, device->chip.groups, arguments, sizeof arguments / sizeof arguments[0], &tiling, sizeof tiling, 0};
+  const fa_ascend_launch launch = {
+      function, device->chip.groups, arguments, sizeof arguments / sizeof arguments[0],
+      &tiling,  sizeof tiling,       0};
   return device->runtime->start(context, &launch, NULL);
 }

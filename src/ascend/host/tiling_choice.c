@@ -115,14 +115,16 @@ static int64_t choose_parts(const fa_attention_problem *p, const fa_ascend_atten
   return best;
 }
 
-/* All of them, unless their keys and values are more than a third of L2, which the rings and q and o share: then so many that theirs
- * are not, in whole KV heads, and enough for each group to have several items. Parts are numbered as if all were at once. */
+/* All of them, unless their keys and values are more than a third of L2, which the rings and q and o share:
+ * then so many that theirs are not, in whole KV heads, and enough for each group to have several items. Parts
+ * are numbered as if all were at once. */
 static int64_t choose_pairs(const fa_attention_problem *p, const fa_ascend_wish *wish, const fa_ascend_attention *t,
                             const fa_ascend_chip *chip, int64_t pairs) {
   if (t->kv_splits > 1) return pairs;
   if (wish->pairs_at_once) return fa_min(wish->pairs_at_once, pairs);
   if (t->packs_group || t->row_blocks <= 1 || chip->l2_bytes == 0) return pairs; /* each key is read once; no queries at all */
-  const int64_t row = t->head_dim_qk + t->head_dim_v, bytes = fa_max(t->max_seqlen_kv, 1) * row * (int64_t)fa_dtype_bytes(p->kv_dtype);
+  const int64_t row = t->head_dim_qk + t->head_dim_v,
+                bytes = fa_max(t->max_seqlen_kv, 1) * row * (int64_t)fa_dtype_bytes(p->kv_dtype);
   const int64_t kv_heads = fa_max(chip->l2_bytes / 3 / bytes, 1);
   const int64_t most = fa_max(kv_heads * t->group, fa_round_up(fa_ceil_div(MOST_WAVES * chip->groups, t->row_blocks), t->group));
   return fa_min(most, pairs);
@@ -178,7 +180,10 @@ static fa_status choose_tiles(const fa_ascend_wish *wish, int64_t groups, fa_asc
   const fa_ascend_tile_row *tuned = found ? found : &none;
   const int64_t sight = fa_max(keys_in_sight(t, t->kv_splits), 1);
   t->cube_keys = (int32_t)(wish->cube_keys ? wish->cube_keys : fa_min(power_of_two_from(sight), CUBE_KEYS));
-  t->preload = (int32_t)(wish->preload ? wish->preload : wish->one_level ? ONE_LEVEL_PRELOAD : tuned->preload ? tuned->preload : PRELOAD);
+  t->preload = (int32_t)(wish->preload     ? wish->preload
+                         : wish->one_level ? ONE_LEVEL_PRELOAD
+                         : tuned->preload  ? tuned->preload
+                                           : PRELOAD);
   t->ring = t->preload + 1;
   rule_level1(t, groups, wish->one_level);
   if (tuned->level1_keys) t->level1_keys = (int32_t)fa_min(tuned->level1_keys, fa_round_up(sight, t->cube_keys));

@@ -8,7 +8,8 @@
 //
 // Memories: L1 two or three buffers each of Q, K, V, P (448 KB at most); L0A, L0B 2 x 32 KB; L0C 2 x 64 KB. K runs `buffers` blocks
 // ahead; V's first blocks are loaded before Q K^T of another tile, the next tile's first keys before the wait for P. Flags by event:
-// K 0-2, V with P 3-5 (L1); L0A 0-1, L0B 2-3; L0C 0-1. Q needs none: its buffer is taken when K's is, by which time every item but the last buffers - 1 is done with.
+// K 0-2, V with P 3-5 (L1); L0A 0-1, L0B 2-3; L0C 0-1. Q needs none: its buffer is taken when K's is, by which time every item but
+// the last buffers - 1 is done with.
 // Bound: Fixpipe of S (4.45 cycles a row of 128 keys: 570 a block) beside Mmad (512), then Mmad of P V (512 a block).
 #ifndef FA_ASCEND_ATTENTION_CUBE_H
 #define FA_ASCEND_ATTENTION_CUBE_H

@@ -54,7 +54,9 @@ class AttentionMask {
     }
   }
 
-  __aicore__ inline bool IsNeeded(const AttentionPiece &p) const { return p.full_from > 0 || p.full_to < p.groups || p.has_open_tail; }
+  __aicore__ inline bool IsNeeded(const AttentionPiece &p) const {
+    return p.full_from > 0 || p.full_to < p.groups || p.has_open_tail;
+  }
 
   // Keys that are dropped, and those behind the tile's last, become kMaskedScore. Between barriers of its own.
   __aicore__ inline void Apply(const AttentionPiece &p) {
@@ -71,7 +73,8 @@ class AttentionMask {
     if (p.full_from == 0 && p.full_to == p.groups) return;
     for (int32_t g = 0; g < p.groups; ++g)
       if (g < p.none_to || g >= p.none_from)
-        Duplicate(s[static_cast<uint32_t>(g * kLanes)], kMaskedScore, static_cast<uint64_t>(kLanes), AttentionCount(p.rows), 1, pitch);
+        Duplicate(s[static_cast<uint32_t>(g * kLanes)], kMaskedScore, static_cast<uint64_t>(kLanes),
+                  AttentionCount(p.rows), 1, pitch);
       else if (g >= p.full_to)
         Choose(p, s[static_cast<uint32_t>(g * kLanes)], g - p.full_to, pitch);
     PipeBarrier<PIPE_V>();
@@ -95,7 +98,8 @@ class AttentionMask {
       const int64_t side = 2 * static_cast<int64_t>(t_->mask_m), right = window >> 1;
       const int64_t row = AttentionClamp(right, 0, t_->mask_m), column = AttentionClamp(-right, 0, t_->mask_m);
       p.loaded[p.windows_loaded] = static_cast<uint8_t>(2 * at + static_cast<int32_t>(window & 1));
-      AttentionLoadRows(ub_->masks[p.buffer][Window(p.windows_loaded++)], mask_ + row * side + column, t_->level2_rows, kLanes, side, kLanes);
+      AttentionLoadRows(ub_->masks[p.buffer][Window(p.windows_loaded++)], mask_ + row * side + column,
+                        t_->level2_rows, kLanes, side, kLanes);
     }
     p.windows[n] = static_cast<uint8_t>(at);
   }

@@ -92,7 +92,8 @@ class AttentionOutput {
     work_->Half(item, static_cast<int32_t>(GetSubBlockIdx()), first, rows_);
     work_->EmptyRows(item, first, rows_, before, after);
     const LocalTensor<float> maximum = ub_->Of(ub_->maximum, number_), sum = ub_->Of(ub_->sum, number_);
-    const LocalTensor<float> checked = spare, folded = spare[kChecked], large = spare[kChecked + 256], words = spare[kChecked + 320];
+    const LocalTensor<float> checked = spare, folded = spare[kChecked], large = spare[kChecked + 256],
+                             words = spare[kChecked + 320];
     const int32_t values = rows_ * ub_->lay.dim / 8;
     Settle();
     if (before > 0 || after < rows_) {
@@ -181,7 +182,8 @@ class AttentionOutput {
     const uint8_t pitch = AttentionCount(ub_->lay.dim / 8);
     for (int32_t d = 0; d < ub_->lay.dim; d += kLanes) {
       const LocalTensor<float> column = o[static_cast<uint32_t>(d)];
-      Mul(column, column, factors, static_cast<uint64_t>(kLanes), AttentionCount(rows), BinaryRepeatParams(1, 1, 0, pitch, pitch, 1));
+      Mul(column, column, factors, static_cast<uint64_t>(kLanes), AttentionCount(rows),
+          BinaryRepeatParams(1, 1, 0, pitch, pitch, 1));
     }
   }
 
@@ -248,8 +250,9 @@ class AttentionOutput {
     if (is_strided)
       AttentionStoreRows(lse_ + work_->LseOffset(item, first), ub_->factors, rows_, 1, t_->lse_head, 8);
     else
-      AttentionStoreRows(IsPart() ? partial_lse_ + PartRow(item, first) : lse_ + work_->LseOffset(item, first), ub_->lse, 1, rows_, 0,
-                         kLanes);
+      AttentionStoreRows(
+          IsPart() ? partial_lse_ + PartRow(item, first) : lse_ + work_->LseOffset(item, first), ub_->lse, 1,
+          rows_, 0, kLanes);
     SetFlag<HardEvent::MTE3_V>(kStoreFlag);
     is_storing_ = true;
   }
@@ -277,8 +280,9 @@ class AttentionOutput {
         AttentionStoreRows(o_ + work_->RowOffset(t_->o, item, first + r), exact_.Narrow(), 1, t_->head_dim_v, 0, ub_->lay.dim);
       }
       if (IsPart() || t_->has_lse)
-        AttentionStoreRows(IsPart() ? partial_lse_ + PartRow(item, first + r) : lse_ + work_->LseOffset(item, first + r), exact_.lse, 1, 1,
-                           0, kLanes);
+        AttentionStoreRows(
+            IsPart() ? partial_lse_ + PartRow(item, first + r) : lse_ + work_->LseOffset(item, first + r),
+            exact_.lse, 1, 1, 0, kLanes);
       PipeBarrier<PIPE_ALL>();
     }
     SetFlag<HardEvent::S_V>(0); // of a last row that was looked at and left

@@ -21,17 +21,19 @@ __aicore__ inline uint8_t AttentionCount(int32_t n) { return static_cast<uint8_t
 // Max or Add over a row's groups and lanes.
 template <bool is_max>
 struct AttentionFold {
-  __aicore__ inline static void Two(const LocalTensor<float> &to, const LocalTensor<float> &a, const LocalTensor<float> &b, int32_t lanes,
-                                    int32_t repeats, int32_t block, int32_t repeat) {
-    const BinaryRepeatParams strides(1, AttentionCount(block), AttentionCount(block), 8, AttentionCount(repeat), AttentionCount(repeat));
+  __aicore__ inline static void Two(const LocalTensor<float> &to, const LocalTensor<float> &a,
+                                    const LocalTensor<float> &b, int32_t lanes, int32_t repeats,
+                                    int32_t block, int32_t repeat) {
+    const BinaryRepeatParams strides(1, AttentionCount(block), AttentionCount(block), 8,
+                                     AttentionCount(repeat), AttentionCount(repeat));
     if (is_max)
       Max(to, a, b, static_cast<uint64_t>(lanes), AttentionCount(repeats), strides);
     else
       Add(to, a, b, static_cast<uint64_t>(lanes), AttentionCount(repeats), strides);
   }
   // Each block of 8 to one, of the first `lanes` of a repeat; the others' ones stay as they are.
-  __aicore__ inline static void Blocks(const LocalTensor<float> &to, const LocalTensor<float> &from, int32_t lanes, int32_t repeats,
-                                       int32_t repeat) {
+  __aicore__ inline static void Blocks(const LocalTensor<float> &to, const LocalTensor<float> &from,
+                                       int32_t lanes, int32_t repeats, int32_t repeat) {
     if (is_max)
       BlockReduceMax(to, from, repeats, lanes, 1, 1, repeat);
     else
@@ -41,7 +43,9 @@ struct AttentionFold {
   // at a time. Of more, eight at a time become a block: where there are fewer, the rest of that block is what Prepare left there. Sums of
   // few rows take WholeReduceSum, a step less for 3 cycles a row and eight blocks.
   __aicore__ inline static bool Pairs(int32_t groups) { return groups <= 2 || groups == 4; }
-  __aicore__ inline static bool Whole(int32_t groups, int32_t rows) { return !is_max && groups > 1 && (rows <= 32 || !Pairs(groups)); }
+  __aicore__ inline static bool Whole(int32_t groups, int32_t rows) {
+    return !is_max && groups > 1 && (rows <= 32 || !Pairs(groups));
+  }
   // Steps it takes: the first is 1.
   __aicore__ inline static int32_t Steps(int32_t groups, int32_t rows) {
     if (Whole(groups, rows)) return groups <= 8 ? 1 : 2;
@@ -97,7 +101,9 @@ class AttentionSoftmax {
     Muls(s, s, first_scale_, static_cast<uint64_t>(kLanes), AttentionCount(p.rows * p.groups), UnaryRepeatParams(1, 1, 8, 8));
   }
 
-  __aicore__ inline int32_t MaximaSteps(const AttentionPiece &p) const { return AttentionFold<true>::Steps(p.groups, p.rows) + 3; }
+  __aicore__ inline int32_t MaximaSteps(const AttentionPiece &p) const {
+    return AttentionFold<true>::Steps(p.groups, p.rows) + 3;
+  }
 
   // m' of the piece's rows from m, and each eight times over in `maxima`.
   __aicore__ inline void MaximaStep(int32_t step, const AttentionPiece &p, const LocalTensor<float> &before,
@@ -137,10 +143,11 @@ class AttentionSoftmax {
     } else if (step == kWeightsStep) {
       Fold::Blocks(ub_->reduced, s, kLanes, repeats, 8);
       Fold::Prepare(ub_->folded[2], ub_->folded[3], p.groups, p.rows);
-      Cast(weights, s, RoundMode::CAST_RINT, static_cast<uint64_t>(kLanes), AttentionCount(repeats), UnaryRepeatParams(1, 1, 4, 8));
+      Cast(weights, s, RoundMode::CAST_RINT, static_cast<uint64_t>(kLanes), AttentionCount(repeats),
+           UnaryRepeatParams(1, 1, 4, 8));
     } else if (step <= WeightsSteps(p)) {
-      Fold::Step(step - kWeightsStep, ub_->sums[static_cast<uint32_t>(p.row)], ub_->reduced, ub_->folded[2], ub_->folded[3], p.groups,
-                 p.rows);
+      Fold::Step(step - kWeightsStep, ub_->sums[static_cast<uint32_t>(p.row)], ub_->reduced, ub_->folded[2],
+                 ub_->folded[3], p.groups, p.rows);
     }
   }
 
@@ -175,7 +182,8 @@ class AttentionSoftmax {
     }
     for (int32_t g = 0; g < p.groups; ++g) {
       const LocalTensor<float> column = s[static_cast<uint32_t>(g * kLanes)];
-      Sub(column, column, ub_->maxima, static_cast<uint64_t>(kLanes), AttentionCount(p.rows), BinaryRepeatParams(1, 1, 0, pitch, pitch, 1));
+      Sub(column, column, ub_->maxima, static_cast<uint64_t>(kLanes), AttentionCount(p.rows),
+          BinaryRepeatParams(1, 1, 0, pitch, pitch, 1));
     }
   }
 

@@ -98,7 +98,8 @@ class AttentionWork {
   }
 
   __aicore__ inline void Describe(int64_t number, AttentionItem &item) const {
-    const int64_t heads = t_->packs_group ? t_->heads_kv : t_->heads_q, blocks = static_cast<int64_t>(t_->row_blocks) * t_->kv_splits;
+    const int64_t heads = t_->packs_group ? t_->heads_kv : t_->heads_q,
+                  blocks = static_cast<int64_t>(t_->row_blocks) * t_->kv_splits;
     const int64_t first_pair = number / (t_->pairs_at_once * blocks) * t_->pairs_at_once;
     const int64_t pairs = AttentionLeast(t_->pairs_at_once, t_->batch * heads - first_pair);
     const int64_t rest = (number - first_pair * blocks) / pairs, pair = first_pair + (number - first_pair * blocks) % pairs;
@@ -163,7 +164,8 @@ class AttentionWork {
     return t_->page_size == 0 ? 0 : page_table_.GetValue(static_cast<uint64_t>(PageEntry(item, token)));
   }
   // Element of k or v that a token of that page begins at.
-  __aicore__ inline int64_t TokenOffset(const fa_ascend_strides &s, const AttentionItem &item, int32_t token, int32_t page) const {
+  __aicore__ inline int64_t TokenOffset(const fa_ascend_strides &s, const AttentionItem &item, int32_t token,
+                                        int32_t page) const {
     const int64_t head = item.kv_head * s.head;
     if (t_->page_size != 0) return head + page * s.batch + token % t_->page_size * s.seq;
     return head + (t_->ragged_kv ? (item.kv_start + token) * s.seq : item.batch * s.batch + token * s.seq);
@@ -178,7 +180,8 @@ class AttentionWork {
   }
 
   // Of rows [first, first + rows) of an item those that keep no key: the first `before` and those from `after` on.
-  __aicore__ inline void EmptyRows(const AttentionItem &item, int32_t first, int32_t rows, int32_t &before, int32_t &after) const {
+  __aicore__ inline void EmptyRows(const AttentionItem &item, int32_t first, int32_t rows, int32_t &before,
+                                   int32_t &after) const {
     if (t_->packs_group || item.begin >= item.end) {
       before = item.begin >= item.end ? rows : 0;
       after = rows;
