@@ -181,7 +181,7 @@ static int time_layer(const fa_sim_layer *asked, const arch *a, const fa_sim_til
     t->products_model_us = run.products.us;
     t->products_us =
         fmax(run.products.us, 2.0 * product_macs(a) * (double)run.tokens /
-                                  (0.01 * FA_SIM_MOST_BELIEVED * asked->chip->peak_tflops * 1e6));
+                                  (0.01 * (double)FA_SIM_MOST_BELIEVED * asked->chip->peak_tflops * 1e6));
     t->attention_us = run.attention.us;
     t->passes_us = (double)PASSES * launch_us + 2.0 * pass_elements(a) * (double)run.tokens /
                                                     (asked->chip->hbm_rate * asked->chip->clock_ghz * 1e3);

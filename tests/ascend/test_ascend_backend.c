@@ -180,7 +180,7 @@ static void scores_far_below_zero_are_right(void **state) {
     fa_store_float(a.args.v.data, n, 0.5f, FA_FLOAT16);
   }
   fa_attention_problem p = problem_of(QUERIES);
-  p.scale = 2.6e38f / DIM;
+  p.scale = 2.6e38f / (float)DIM;
   for (p.kv_splits = 1; p.kv_splits <= 4; p.kv_splits += 3) is_right(&a, &p);
   close_arrays(&a);
 }
