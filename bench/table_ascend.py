@@ -30,8 +30,8 @@ def tiles_of(row):
 def ratio(other, two):
     """And its range over the sweep, corner by corner: it is one chip that both run on."""
     base = other["us"] / two["us"]
-    every = [base] + [a["us"] / b["us"] for a, b in zip(other["corners"], two["corners"])]
-    return f"{base:.2f}x ({min(every):.2f} to {max(every):.2f})"
+    corners = [a["us"] / b["us"] for a, b in zip(other["corners"], two["corners"])]
+    return f"{base:.2f}x" + (f" ({min(base, *corners):.2f} to {max(base, *corners):.2f})" if corners else "")
 
 
 def ablation(rows):
