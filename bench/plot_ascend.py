@@ -3,7 +3,6 @@
 
     bench/plot_ascend.py docs/ascend docs          # writes ascend_ratios.png, ascend_timeline.png, ascend_published.png"""
 import argparse
-import json
 import os
 
 import matplotlib
@@ -11,22 +10,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
+from table_ascend import ratios_of, rows_of  # noqa: E402
+
 ROWS = [("AIC", "MTE2"), ("AIC", "MTE1"), ("AIC", "M"), ("AIC", "FIX"), ("AIV 0", "MTE2"), ("AIV 0", "V"), ("AIV 0", "MTE3")]
 DOES = {"MTE2": "loads", "MTE1": "L1 to L0", "M": "multiplies", "FIX": "L0C to GM", "V": "computes", "MTE3": "stores"}
-
-
-def rows_of(folder, name):
-    path = os.path.join(folder, name + ".json")
-    if not os.path.exists(path):
-        return []
-    with open(path) as file:
-        return json.load(file)
-
-
-def range_of(other, two):
-    """Least and most of the ratio over the sweep, corner by corner: it is one chip that both run on."""
-    every = [other["us"] / two["us"]] + [a["us"] / b["us"] for a, b in zip(other["corners"], two["corners"])]
-    return min(every), max(every)
 
 
 def ratios(rows, folder):
@@ -38,8 +25,8 @@ def ratios(rows, folder):
             if not lengths:
                 continue
             pairs = [(here[tiling, s], here["two-level", s]) for s in lengths]
-            low = [range_of(other, two)[0] for other, two in pairs]
-            high = [range_of(other, two)[-1] for other, two in pairs]
+            low = [min(ratios_of(other, two)) for other, two in pairs]
+            high = [max(ratios_of(other, two)) for other, two in pairs]
             axis.plot(lengths, [other["us"] / two["us"] for other, two in pairs], marker="o", markersize=4, label=tiling, color=f"C{n}")
             axis.fill_between(lengths, low, high, color=f"C{n}", alpha=0.25)
         axis.axhline(1, color="black", linewidth=0.8)

@@ -24,8 +24,8 @@ FITTED = ["--level1", "128x256", "--preload", "4", "--splits", "1"]  # the publi
 ASIDE = ["--level1", "128x1024", "--level2", "8x1024", "--preload", "2", "--splits", "1"]  # the vendor operator's
 KEPT = ("tiling", "tiles", "shape", "causal", "dtype", "us", "tflops", "peak_percent", "use", "low", "high", "corners", "hazards",
         "parts", "hbm_bytes", "workspace_bytes", "mask_bytes", "full_mask_bytes", "checked", "chip", "label", "set", "commit",
-        "arch", "seq", "prefill_ms", "layer_us", "attention_us", "products_us", "products_capped", "passes_us", "ratio", "attention_ratio", "cache", "believed",
-        "launches", "gm_read", "gm_written")
+        "arch", "seq", "prefill_ms", "layer_us", "attention_us", "products_us", "products_capped", "passes_us", "ratio",
+        "attention_ratio", "cache", "believed", "launches", "gm_read_bytes", "gm_written_bytes")
 
 
 def shortened(value):

@@ -27,11 +27,14 @@ def tiles_of(row):
     return "x".join(map(str, tiles["level1"])) + ", " + "x".join(map(str, tiles["level2"])) + preload
 
 
+def ratios_of(other, two):
+    """The ratio, then that of each corner of the sweep: it is one chip that both run on."""
+    return [a["us"] / b["us"] for a, b in zip([other, *other["corners"]], [two, *two["corners"]])]
+
+
 def ratio(other, two):
-    """And its range over the sweep, corner by corner: it is one chip that both run on."""
-    base = other["us"] / two["us"]
-    corners = [a["us"] / b["us"] for a, b in zip(other["corners"], two["corners"])]
-    return f"{base:.2f}x" + (f" ({min(base, *corners):.2f} to {max(base, *corners):.2f})" if corners else "")
+    every = ratios_of(other, two)
+    return f"{every[0]:.2f}x" + (f" ({min(every):.2f} to {max(every):.2f})" if len(every) > 1 else "")
 
 
 def ablation(rows):

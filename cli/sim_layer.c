@@ -149,9 +149,6 @@ static int run_layer(layer_run *run, const fa_sim_tiling *tiling) {
 
 /* ------------------------------------------------------------------ results */
 
-/* No more of the Cube's peak than this is believed of the model, which knows nothing of what keeps a device from it (heat, page
- * walks, other clients of L2). It makes products slower and so the ratios smaller. */
-
 static double product_macs(const arch *a) {
   const double q = (double)(a->heads_q * a->head_dim), kv = (double)(a->heads_kv * a->head_dim), hidden = (double)a->hidden;
   return hidden * (2.0 * q + 2.0 * kv) + 3.0 * hidden * (double)a->inner;
@@ -179,6 +176,8 @@ static int time_layer(const fa_sim_layer *asked, const arch *a, const fa_sim_til
   if (!code) {
     const double launch_us = dv_chip_get(fa_ascend_sim_chip(run.context), "queued_launch_us");
     t->products_model_us = run.products.us;
+    /* No more of the Cube's peak is believed of the model, which knows nothing of what keeps a device from it (heat, page
+     * walks, other clients of L2). It makes products slower and so the ratios smaller. */
     t->products_us =
         fmax(run.products.us, 2.0 * product_macs(a) * (double)run.tokens /
                                   (0.01 * (double)FA_SIM_MOST_BELIEVED * asked->chip->peak_tflops * 1e6));

@@ -167,8 +167,10 @@ static int run_plan(const fa_sim_job *job, fa_context *context, const fa_plan *p
   void *workspace = NULL;
   const fa_status status = fa_buffer_allocate(context, fa_plan_workspace_bytes(plan), &workspace);
   int code = status ? fa_library_error(status) : run_once(job, context, plan, workspace, extent, NULL, clock);
-  if (!code && wants_second_run(job))
-    code = run_once(job, context, plan, workspace, FA_SIM_NOTHING, NULL, clock), clock->is_warm = true;
+  if (!code && wants_second_run(job)) {
+    code = run_once(job, context, plan, workspace, FA_SIM_NOTHING, NULL, clock);
+    clock->is_warm = true;
+  }
   if (!code && trace && clock->instructions <= (double)FA_SIM_MOST_EVENTS) {
     fa_sim_clock traced;
     code = run_once(job, context, plan, workspace, FA_SIM_NOTHING, trace, &traced);

@@ -69,19 +69,14 @@ double dv_chip_get(const dv_chip *chip, const char *parameter) {
   return n >= 0 && dv_chip_parameter(chip, n, &found) ? found.value : (double)NAN;
 }
 
-static int ends_with(const char *text, const char *end) {
-  const size_t a = strlen(text), b = strlen(end);
-  return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 /* Memories and L2 are laid out for the size that they have. */
 static int may_be(const dv_chip *chip, int n, double value) {
   const char *name = known[n].name;
-  if (!(value >= 0.0 && value < 1e9) || ends_with(name, "_bytes")) return 0;
+  if (!(value >= 0.0 && value < 1e9) || dv_ends_with(name, "_bytes")) return 0;
   if (strcmp(name, "groups") == 0) return value >= 1.0 && value <= known[n].value[chip->number] && value == floor(value);
   if (strcmp(name, "queue_depth") == 0) return value >= 1.0 && value <= (double)DV_MOST_DEPTH && value == floor(value);
   if (strcmp(name, "miss_factor") == 0) return value > 0.0 && value <= 1.0;
-  return value > 0.0 || !(ends_with(name, "_rate") || strcmp(name, "clock_ghz") == 0);
+  return value > 0.0 || !(dv_ends_with(name, "_rate") || strcmp(name, "clock_ghz") == 0);
 }
 
 int dv_chip_set(dv_chip *chip, const char *parameter, double value) {

@@ -1,8 +1,15 @@
-/* What the files of a launch share (launch.c, fiber.c, statement.c). */
+/* What the files of a launch share (chip.c, launch.c, fiber.c, statement.c). */
 #ifndef DV_LAUNCH_PARTS_H
 #define DV_LAUNCH_PARTS_H
 
+#include <string.h>
+
 #include "davinci/core.h"
+
+static inline int dv_ends_with(const char *text, const char *end) {
+  const size_t a = strlen(text), b = strlen(end);
+  return a >= b && strcmp(text + a - b, end) == 0;
+}
 
 /* fiber.c. open: the core will run `body` on a stack of its own, which it keeps over launches. 0: no memory. */
 int dv_fiber_open(dv_core *core, void (*body)(void));

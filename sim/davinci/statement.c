@@ -12,16 +12,11 @@ static int is_synchronisation(const char *instruction) {
   return 0;
 }
 
-static int ends_with(const char *text, const char *end) {
-  const size_t a = strlen(text), b = strlen(end);
-  return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 static int is_skipped(const dv_launch *launch, dv_here here) {
   for (int n = 0; n < launch->skips_count; ++n)
     if (launch->skips[n].instruction && launch->skips[n].line == here.line &&
         strcmp(launch->skips[n].instruction, here.instruction) == 0 &&
-        ends_with(here.file, launch->skips[n].file))
+        dv_ends_with(here.file, launch->skips[n].file))
       return 1;
   return 0;
 }

@@ -330,10 +330,12 @@ int main(int argc, char **argv) {
     describe(&mutated->skip, text, sizeof text);
     const int is_flag = !mutated->skip.instruction;
     statements += !is_flag;
-    if (mutated->how[0])
+    if (mutated->how[0]) {
       caught[is_flag]++;
-    else
-      redundant[is_flag]++, kept += is_kept_for_the_device(&mutated->skip);
+    } else {
+      redundant[is_flag]++;
+      kept += is_kept_for_the_device(&mutated->skip);
+    }
     if (lists_all || !mutated->how[0]) printf("%-48s %s\n", text, mutated->how[0] ? mutated->how : "redundant: no hazard and the same bits");
   }
   printf("statements: %d left out one at a time, %d caught, %d shown redundant\n", statements, caught[0], redundant[0]);

@@ -1,8 +1,8 @@
 /* The choice, in order: rows of an item, parts of the keys, level one, level two, the workspace.
  *
- * Level one is as wide as Vector can take (1024 keys) where a core's stream of tiles is long: each tile costs a round of flags
- * between Cube and Vector. Where it is short, narrower tiles let the two overlap at all. Times below are cycles of one group
- * by the published figures of the core; they only weigh choices against each other. */
+ * Level one is the table's (tile_table.h): as wide as Vector can take (1024 keys) where a core's stream of tiles is long, as each
+ * tile costs a round of flags between Cube and Vector; narrower where it is short, which lets the two overlap at all. Times below
+ * are cycles of one group by the published figures of the core; they only weigh choices against each other. */
 #include <string.h>
 
 #include "ascend/host/tile_table.h"
@@ -16,11 +16,9 @@ enum {
   MOST_HALF_ROWS = 64,  /* of an AIV */
   LEVEL1_KEYS = 1024,
   CUBE_KEYS = 128,
-  PRELOAD = 2,
   ONE_LEVEL_PRELOAD = 4, /* the best of 1 to 8 for 128 x 128 blocks, on the model */
   LEVEL2_SCORES = 8 * 1024, /* 32 KB of fp32 */
   MOST_WAVES = 4,           /* of uncut items, for cutting them to be of use */
-  LEAST_STREAM = 6,         /* tiles of a core that make wide ones worth it */
   RING_ALIGNMENT = 512
 };
 
@@ -156,37 +154,26 @@ static int64_t rows_of_piece(const fa_ascend_attention *t, int64_t keys, int who
 
 static int fits(const fa_ascend_attention *t) { return fa_ascend_attention_ub_bytes(t) <= FA_ASCEND_UB_BYTES; }
 
-/* The rule: at most 1024 keys, cut evenly, narrower while a core has few tiles, as wide as UB has room for. */
-static void rule_level1(fa_ascend_attention *t, int64_t groups, int one_level) {
-  const int64_t sight = fa_max(keys_in_sight(t, t->kv_splits), 1), an_item = fa_ceil_div(t->items, groups);
-  int64_t most = one_level ? t->cube_keys : LEVEL1_KEYS;
-  while (most > 2 * t->cube_keys && an_item * fa_ceil_div(sight, most) < LEAST_STREAM) most /= 2;
-  const int64_t tiles = fa_ceil_div(sight, most);
-  t->level1_keys = (int32_t)fa_min(fa_round_up(fa_ceil_div(sight, tiles), t->cube_keys), most);
-}
-
+/* The first row that covers the problem; of what none does (larger head sizes) the last, which has the widest. */
 static const fa_ascend_tile_row *tuned_row(const fa_ascend_attention *t, int64_t groups) {
   const int32_t head_dim = t->head_dim_qk > t->head_dim_v ? t->head_dim_qk : t->head_dim_v;
   const int64_t stream = fa_ceil_div(t->items, groups) * fa_ceil_div(keys_on_average(t), t->kv_splits);
-  for (const fa_ascend_tile_row *row = fa_ascend_tile_rows; row->head_dim; ++row)
+  const fa_ascend_tile_row *row = fa_ascend_tile_rows;
+  for (; row->head_dim; ++row)
     if (t->level1_rows <= row->rows && head_dim <= row->head_dim && (row->stream == 0 || stream <= row->stream) &&
         (t->window_right == 0) == row->causal)
       return row;
-  return NULL;
+  return row - 1;
 }
 
 static fa_status choose_tiles(const fa_ascend_wish *wish, int64_t groups, fa_ascend_attention *t) {
-  const fa_ascend_tile_row none = {0, 0, 0, 0, 0, 0, 0}, *found = wish->one_level ? NULL : tuned_row(t, groups);
-  const fa_ascend_tile_row *tuned = found ? found : &none;
   const int64_t sight = fa_max(keys_in_sight(t, t->kv_splits), 1);
   t->cube_keys = (int32_t)(wish->cube_keys ? wish->cube_keys : fa_min(power_of_two_from(sight), CUBE_KEYS));
-  t->preload = (int32_t)(wish->preload     ? wish->preload
-                         : wish->one_level ? ONE_LEVEL_PRELOAD
-                         : tuned->preload  ? tuned->preload
-                                           : PRELOAD);
+  const fa_ascend_tile_row one_level = {.level1_keys = t->cube_keys, .preload = ONE_LEVEL_PRELOAD};
+  const fa_ascend_tile_row *tuned = wish->one_level ? &one_level : tuned_row(t, groups);
+  t->preload = (int32_t)(wish->preload ? wish->preload : tuned->preload);
   t->ring = t->preload + 1;
-  rule_level1(t, groups, wish->one_level);
-  if (tuned->level1_keys) t->level1_keys = (int32_t)fa_min(tuned->level1_keys, fa_round_up(sight, t->cube_keys));
+  t->level1_keys = (int32_t)fa_min(tuned->level1_keys, fa_round_up(sight, t->cube_keys));
   if (wish->level1_keys) t->level1_keys = (int32_t)wish->level1_keys;
   const int is_fixed = wish->level1_keys || wish->level2_rows;
   for (;; t->level1_keys -= t->cube_keys) {
