@@ -84,7 +84,8 @@ int fa_sim_chip_set(fa_sim_chip *chip, const char *text) {
            (strstr(setting.parameter, "_rate") || !strcmp(setting.parameter, "clock_ghz")))
     code = fa_usage_error("--set: %s is 0; it must be more", setting.parameter);
   else if (!dv_chip_set(opened, setting.parameter, setting.value))
-    code = fa_usage_error("--set: %s cannot be %g", setting.parameter, setting.value);
+    code = fa_usage_error("--set: %s cannot be %g; miss_factor is above 0 and at most 1, queue_depth a whole number from 1 to 64, "
+                          "all else below 1e9", setting.parameter, setting.value);
   if (!code) {
     chip->settings[chip->settings_count++] = setting;
     read_chip(chip, opened);
