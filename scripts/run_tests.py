@@ -24,7 +24,7 @@ CONFIGURATIONS = {
     "clang": ("clang", "clang-19", {"check", "check_ascend"}),
 }
 # Programs whose last line is `N passed, N failed`.
-LAST_LINE = {"check", "check_ascend", "mutate_order"}
+LAST_LINE = {"check", "check_ascend", "check_emulated_amx", "mutate_order"}
 LONG_CASES = {"release": 20000, "asan": 2000, "tsan": 200, "clang": 20000}
 
 

@@ -48,9 +48,14 @@ static uint64_t detect(void) {
   if ((b7 & avx512) != avx512 || (xcr0 & XCR0_AVX512) != XCR0_AVX512) return isa;
   isa |= FA_CPU_AVX512;
   if (a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && a71 & 1u << 5) isa |= FA_CPU_AVX512_BF16;
+#ifdef FA_EMULATE_AMX
+  (void)d7, (void)request_tiles;
+  if (isa & FA_CPU_AVX512_BF16) isa |= FA_CPU_AMX_BF16;
+#else
   const uint32_t tiles = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE */
   if (isa & FA_CPU_AVX512_BF16 && (d7 & tiles) == tiles && (xcr0 & XCR0_TILE) == XCR0_TILE && request_tiles())
     isa |= FA_CPU_AMX_BF16;
+#endif
   return isa;
 }
 #else

@@ -105,15 +105,12 @@ FA_INLINE void split_multiply(const uint16_t *a, int64_t a_step, const uint16_t 
   }
 }
 
-#define STORE_TILE(tile, address, bytes) \
-  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(address), "r"((int64_t)(bytes)) : "memory")
-
 /* Tiles 0 to 3 as 32 x 32 floats, rows `stride` floats apart. */
 FA_INLINE void split_store(float *to, int64_t stride) {
-  STORE_TILE(0, to, stride * 4);
-  STORE_TILE(1, to + 16, stride * 4);
-  STORE_TILE(2, to + 16 * stride, stride * 4);
-  STORE_TILE(3, to + 16 * stride + 16, stride * 4);
+  FA_TILE_STORE_ROWS(0, to, stride * 4);
+  FA_TILE_STORE_ROWS(1, to + 16, stride * 4);
+  FA_TILE_STORE_ROWS(2, to + 16 * stride, stride * 4);
+  FA_TILE_STORE_ROWS(3, to + 16 * stride + 16, stride * 4);
 }
 
 /* What was seen while packing: a value above FA_SPLIT_LARGEST (or NaN), the largest magnitude. */

@@ -17,6 +17,9 @@
 #define FA_TILE_BYTES 1024
 #define FA_TILE_FLOATS 256
 
+#ifdef FA_EMULATE_AMX
+#include "cpu/tiles_emulated.h"
+#else
 #define FA_TILE_LOAD(tile, address) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(address), "r"((int64_t)64) : "memory")
 /* The same with a hint that the line is read once: keeps streamed K, V and O from pushing S and P out of L1. */
@@ -28,13 +31,9 @@
 #define FA_TILE_MULTIPLY(c, a, b) \
   __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
 
-/* Two A tiles (4, 5) by two B tiles (6, 7) into four accumulators. */
-FA_AMX_INLINE void fa_tile_multiply_2x2(void) {
-  FA_TILE_MULTIPLY(0, 4, 6);
-  FA_TILE_MULTIPLY(1, 4, 7);
-  FA_TILE_MULTIPLY(2, 5, 6);
-  FA_TILE_MULTIPLY(3, 5, 7);
-}
+/* 16 rows of 64 bytes, `stride` bytes apart. */
+#define FA_TILE_STORE_ROWS(tile, address, stride) \
+  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(address), "r"((int64_t)(stride)) : "memory")
 
 typedef struct fa_tile_config {
   uint8_t palette;
@@ -56,6 +55,15 @@ FA_AMX_INLINE void fa_tiles_configure(void) {
   __asm__ volatile("ldtilecfg %0" : : "m"(config) : "memory");
 }
 FA_AMX_INLINE void fa_tiles_release(void) { __asm__ volatile("tilerelease" : : : "memory"); }
+#endif
+
+/* Two A tiles (4, 5) by two B tiles (6, 7) into four accumulators. */
+FA_AMX_INLINE void fa_tile_multiply_2x2(void) {
+  FA_TILE_MULTIPLY(0, 4, 6);
+  FA_TILE_MULTIPLY(1, 4, 7);
+  FA_TILE_MULTIPLY(2, 5, 6);
+  FA_TILE_MULTIPLY(3, 5, 7);
+}
 
 /* Transposes 16 x 16 elements of 32 bits held in r. */
 FA_AMX_INLINE void fa_transpose_16x16(__m512i r[16]) {
