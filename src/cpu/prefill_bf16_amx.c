@@ -3,17 +3,18 @@
  * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Other score rules (ALiBi,
  * softcap, bias, mask) and types fall to the next kernel of the table.
  *
- * Level one: a super-block of sub-blocks of 32 queries, all query heads of a KV head together, whose Q and O take half
- * of L2, by a run of keys whose packed K and V take a quarter; K and V are packed once per super-block and shared by
- * its queries and heads. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers; see
- * pipeline_amx.h.
- * Scratch a thread: packed K, V and Q, O in fp32; at D = 128 a 16 KB P ring, an 8 KB score ring and 4 KB for accumulators
- * that belong nowhere (all in L1).
+ * Level one: a super-block of sub-blocks of 32 queries, all query heads of a KV head together, whose Q and O take three
+ * eighths of L2, by a run of keys whose packed K and V take a quarter, while the next run is asked for. K and V are packed once
+ * a KV head for all its super-blocks, or by the thread where there is only one. Level two: 32 queries x 128 keys (D = 128)
+ * through the eight tile registers; see pipeline_amx.h.
+ * Workspace: packed K and V of the KV heads in work (to 64 MB, or one head); a thread: Q, O in fp32; at D = 128 a 16 KB P ring,
+ * an 8 KB score ring and 4 KB for accumulators that belong nowhere (all in L1).
  *
  * The tile unit takes subnormal numbers (below 1.2e-38) as zero: far below the tolerance unless all of V is that small.
  *
  * Bound: arithmetic; 4 S_q S_kv D_pad operations a head. Measured times: docs/performance.md, "AMX prefill". */
 #include "core/kernel_declarations.h"
+#include "cpu/pack_bf16_amx.h"
 #include "cpu/pipeline_amx.h"
 #include "cpu/prefill_exact.h"
 
@@ -27,61 +28,108 @@
 typedef void (*iterate_function)(fa_amx_pipeline *, const fa_amx_block *, const fa_amx_block *, const fa_amx_block *,
                                  fa_amx_shape);
 
-#define INSTANCE(steps, units, unit_chunks)                                                                    \
+#define INSTANCE(steps, units, rounds, round_chunks)                                                          \
   static __attribute__((noinline)) void iterate_##steps##_##units(                                             \
       fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before, const fa_amx_block *earlier,    \
       fa_amx_shape shape) {                                                                                    \
-    (void)shape;                                                                                               \
-    fa_amx_iterate_shape(w, now, before, earlier, steps, units, unit_chunks);                                  \
+    if (shape.wants_lse) fa_amx_iterate_shape(w, now, before, earlier, steps, units, rounds, round_chunks, 1); \
+    else fa_amx_iterate_shape(w, now, before, earlier, steps, units, rounds, round_chunks, 0);                 \
   }
-INSTANCE(2, 2, 2)
-INSTANCE(3, 3, 1)
-INSTANCE(4, 4, 1)
-INSTANCE(6, 4, 1)
-INSTANCE(6, 6, 1)
-INSTANCE(8, 8, 1)
+INSTANCE(1, 1, 1, 4)
+INSTANCE(2, 2, 2, 2)
+INSTANCE(3, 3, 3, 1)
+INSTANCE(4, 4, 4, 1)
+INSTANCE(5, 5, 5, 1)
+INSTANCE(6, 4, 4, 1)
+INSTANCE(6, 6, 6, 1)
+INSTANCE(7, 7, 7, 1)
+INSTANCE(8, 8, 8, 1)
 
 static __attribute__((noinline)) void iterate_any(fa_amx_pipeline *w, const fa_amx_block *now,
                                                   const fa_amx_block *before, const fa_amx_block *earlier,
                                                   fa_amx_shape shape) {
-  fa_amx_iterate_shape(w, now, before, earlier, shape.qk_steps, shape.units, shape.unit_chunks);
+  fa_amx_iterate_shape(w, now, before, earlier, shape.qk_steps, shape.units, shape.rounds, shape.round_chunks,
+                       shape.wants_lse);
 }
 
 static iterate_function iterate_for(fa_amx_shape shape) {
   switch (shape.qk_steps * 16 + shape.units) {
+    case 0x11: return iterate_1_1;
     case 0x22: return iterate_2_2;
     case 0x33: return iterate_3_3;
     case 0x44: return iterate_4_4;
+    case 0x55: return iterate_5_5;
     case 0x64: return iterate_6_4;
     case 0x66: return iterate_6_6;
+    case 0x77: return iterate_7_7;
     case 0x88: return iterate_8_8;
     default: return iterate_any;
   }
 }
 
 static fa_amx_shape shape_of(const fa_attention_problem *problem) {
-  static const int unit_chunks[] = {0, 4, 2, 1, 1, 1, 1, 1, 1};
+  static const int rounds[9][2] = {{1, 1}, {1, 4}, {2, 2}, {3, 1}, {4, 1}, {5, 1}, {6, 1}, {7, 1}, {8, 1}};
   fa_amx_shape shape;
   shape.qk_steps = (int)fa_ceil_div(problem->head_dim_qk, 32);
   shape.units = (int)fa_ceil_div(problem->head_dim_v, 32);
-  shape.unit_chunks = unit_chunks[shape.units];
+  shape.rounds = rounds[shape.units][0];
+  shape.round_chunks = rounds[shape.units][1];
+  shape.wants_lse = problem->has_lse;
   return shape;
 }
 
-/* ------------------------------------------------------------- what one thread works in */
+/* ------------------------------------------------------------- workspace: packed heads, then what each thread works in */
+
+/* Where a KV head has several super-blocks, its K and V are packed once for all of them, by all threads, for so many heads at a
+ * time that there are enough super-blocks to keep the threads busy. Otherwise a thread packs what it needs, and its caches
+ * have it. */
+typedef struct packing {
+  int64_t heads; /* packed at a time; 0: none, every thread packs for itself */
+  int64_t keys;  /* room a head has */
+  size_t bytes;  /* of a head */
+} packing;
+
+#define BUSY_ITEMS 32               /* super-blocks a thread between two barriers: the last of them is a few percent */
+#define MOST_PACKED_BYTES (1 << 26) /* unless one head alone takes more */
 
 typedef struct thread_layout {
-  size_t k, v, q, o, scores, p, reference, limit, sum, exact_sum, pending, discard, subs, blocks, exact, bytes;
+  size_t kv, q, o, scores, p, reference, limit, sum, exact_sum, pending, discard, subs, blocks, exact, bytes;
 } thread_layout;
+
+static int64_t sub_count(const fa_plan *plan) {
+  return fa_ceil_div(plan->problem.max_seqlen_q, FA_SUB_ROWS) * plan->group;
+}
+
+static int64_t super_blocks_of(const fa_plan *plan) {
+  return fa_ceil_div(sub_count(plan), plan->tiles.level1_rows / FA_SUB_ROWS);
+}
+
+/* K and V of a key block, packed. */
+static int64_t block_bytes_of(const fa_plan *plan) {
+  const fa_amx_shape shape = shape_of(&plan->problem);
+  return plan->tiles.level2_keys / FA_CHUNK_KEYS * (shape.qk_steps + shape.units) * 2 * FA_TILE_BYTES;
+}
+
+static packing packing_of(const fa_plan *plan) {
+  const fa_attention_problem *p = &plan->problem;
+  packing at = {0, fa_round_up(p->max_seqlen_kv, plan->tiles.level2_keys), 0};
+  at.bytes = (size_t)(at.keys / plan->tiles.level2_keys * block_bytes_of(plan));
+  const int64_t super_blocks = super_blocks_of(plan);
+  if (super_blocks < 2 || at.keys == 0) return at;
+  const int64_t busy = fa_ceil_div(BUSY_ITEMS * plan->context->threads, super_blocks);
+  const int64_t fit = MOST_PACKED_BYTES / (int64_t)at.bytes;
+  at.heads = fa_max(1, fa_min(fa_min(busy, fit), p->batch * p->heads_kv));
+  return at;
+}
 
 static thread_layout layout_of(const fa_plan *plan) {
   const fa_amx_shape shape = shape_of(&plan->problem);
-  const size_t keys = (size_t)plan->tiles.level1_keys, chunks = (size_t)(shape.units * shape.unit_chunks);
+  const size_t keys = (size_t)plan->tiles.level1_keys, chunks = (size_t)(shape.rounds * shape.round_chunks);
   const size_t subs = (size_t)(plan->tiles.level1_rows / FA_SUB_ROWS);
   thread_layout at;
   size_t end = 0;
 #define PLACE(field, size) at.field = end, end += ((size) + ALIGN - 1) / ALIGN * ALIGN
-  PLACE(scores, 2u * (size_t)shape.unit_chunks * 4u * FA_TILE_BYTES);
+  PLACE(scores, 2u * (size_t)shape.round_chunks * 4u * FA_TILE_BYTES);
   PLACE(p, 2u * chunks * 2u * FA_TILE_BYTES);
   PLACE(pending, FA_SUB_ROWS * sizeof(float));
   PLACE(discard, 4u * FA_TILE_BYTES);
@@ -93,30 +141,25 @@ static thread_layout layout_of(const fa_plan *plan) {
   PLACE(blocks, subs * (keys / (chunks * FA_CHUNK_KEYS)) * sizeof(fa_amx_block));
   PLACE(q, subs * (size_t)shape.qk_steps * 2u * FA_TILE_BYTES);
   PLACE(o, subs * (size_t)shape.units * 4u * FA_TILE_BYTES);
-  PLACE(k, keys / 16u * (size_t)shape.qk_steps * FA_TILE_BYTES);
-  PLACE(v, keys / 32u * (size_t)shape.units * 2u * FA_TILE_BYTES);
+  PLACE(kv, packing_of(plan).heads ? 0 : keys / (size_t)plan->tiles.level2_keys * (size_t)block_bytes_of(plan));
   PLACE(exact, fa_prefill_rows_exact_bytes(plan));
 #undef PLACE
   at.bytes = end;
   return at;
 }
 
-static int64_t sub_count(const fa_plan *plan) {
-  return fa_ceil_div(plan->problem.max_seqlen_q, FA_SUB_ROWS) * plan->group;
-}
-
 fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;
   const fa_amx_shape shape = shape_of(p);
-  const int64_t block_keys = shape.units * shape.unit_chunks * FA_CHUNK_KEYS;
+  const int64_t block_keys = shape.rounds * shape.round_chunks * FA_CHUNK_KEYS;
   const int64_t l2 = fa_cpu_cache_bytes(2) ? fa_cpu_cache_bytes(2) : (int64_t)1 << 20;
   const int64_t key_bytes = (shape.qk_steps + shape.units) * 64;
   const int64_t keys = fa_min(l2 / 4 / key_bytes, fa_max(p->max_seqlen_kv, 1));
 
-  /* Q and O of a super-block take half of L2. Smaller ones pack K and V more often but give every thread something
-   * to do. */
+  /* Q and O of a super-block take three eighths of L2, the run of keys in work and the next a quarter each. Smaller ones
+   * read K and V more often but give every thread something to do. */
   const int64_t total = fa_max(sub_count(plan), 1);
-  int64_t subs = fa_min(fa_max(l2 / 2 / ((shape.qk_steps * 2 + shape.units * 4) * FA_TILE_BYTES), 4), total);
+  int64_t subs = fa_min(fa_max(l2 * 3 / 8 / ((shape.qk_steps * 2 + shape.units * 4) * FA_TILE_BYTES), 4), total);
   const int64_t wanted_items = plan->context->threads > 1 ? 4 * plan->context->threads : 1;
   while (subs > 4 && p->batch * p->heads_kv * fa_ceil_div(total, subs) < wanted_items) subs /= 2;
 
@@ -124,7 +167,9 @@ fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
   plan->tiles.level1_keys = fa_round_up(fa_max(keys, block_keys), block_keys);
   plan->tiles.level2_rows = FA_SUB_ROWS;
   plan->tiles.level2_keys = block_keys;
-  plan->kernel_workspace_bytes = layout_of(plan).bytes * (size_t)plan->context->threads;
+  const packing packed = packing_of(plan);
+  plan->kernel_workspace_bytes = (size_t)packed.heads * packed.bytes +
+                                 layout_of(plan).bytes * (size_t)plan->context->threads;
   return FA_OK;
 }
 
@@ -133,73 +178,14 @@ fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
 typedef struct job {
   const fa_plan *plan;
   const fa_attention_args *args;
-  char *workspace;
+  packing packed;
+  char *packed_heads; /* [packed.heads] */
+  char *scratch;      /* [threads] */
   thread_layout layout;
   fa_amx_shape shape;
   iterate_function iterate;
+  int64_t first_pair, pairs; /* (entry, KV head) pairs in work */
 } job;
-
-static void pack_q(const job *work, int64_t b, int64_t seqlen_q, const fa_amx_sub *sub, char *q) {
-  const fa_attention_problem *p = &work->plan->problem;
-  const fa_cpu_rows rows = fa_cpu_q_rows(work->plan, work->args, &work->args->q, b, sub->head);
-  /* The pipeline's scale is positive, so that -inf stays the score of a masked key. */
-  const __m512i sign = _mm512_set1_epi16(p->scale < 0.0f ? (short)0x8000 : 0);
-  for (int s = 0; s < work->shape.qk_steps; ++s)
-    for (int tile = 0; tile < 2; ++tile) {
-      __m512i r[16];
-      for (int i = 0; i < 16; ++i) {
-        const int64_t row = sub->row + tile * 16 + i;
-        r[i] = row < seqlen_q ? _mm512_xor_si512(sign, fa_load_32_bf16(rows.data + row * rows.stride, s * 32,
-                                                                       p->head_dim_qk))
-                              : _mm512_setzero_si512();
-      }
-      fa_transpose_16x16(r);
-      for (int i = 0; i < 16; ++i) _mm512_store_si512(q + (s * 2 + tile) * FA_TILE_BYTES + i * 64, r[i]);
-    }
-}
-
-/* Keys [key, key + count) as A tiles; zeros up to `padded`, a multiple of 32. */
-static void pack_k(const job *work, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, char *k) {
-  const int steps = work->shape.qk_steps;
-  for (int64_t j = 0; j < padded; ++j) {
-    char *row = k + (j / 32 * steps * 2 + j / 16 % 2) * FA_TILE_BYTES + j % 16 * 64;
-    const char *token = j < count ? fa_cpu_token(tokens, key + j) : NULL;
-    for (int s = 0; s < steps; ++s)
-      _mm512_store_si512(row + s * 2 * FA_TILE_BYTES, token ? fa_load_32_bf16(token, s * 32, work->plan->problem.head_dim_qk)
-                                                        : _mm512_setzero_si512());
-  }
-}
-
-/* V^T as A tiles: two keys' rows interleaved are 16 (or 32) pairs; transposed, a row is one d and its 32 keys. */
-static void pack_v(const job *work, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, char *v) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                       5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-  const int units = work->shape.units, chunks = units * work->shape.unit_chunks;
-  const int64_t dim = work->plan->problem.head_dim_v;
-  for (int64_t j = 0; j < padded; j += 32) {
-    const char *token[32];
-    for (int i = 0; i < 32; ++i) token[i] = j + i < count ? fa_cpu_token(tokens, key + j + i) : NULL;
-    for (int unit = 0; unit < units; ++unit) {
-      __m512i first[16], second[16];
-      for (int r = 0; r < 16; ++r) {
-        const __m512i even = token[2 * r] ? fa_load_32_bf16(token[2 * r], unit * 32, dim) : _mm512_setzero_si512();
-        const __m512i odd =
-            token[2 * r + 1] ? fa_load_32_bf16(token[2 * r + 1], unit * 32, dim) : _mm512_setzero_si512();
-        first[r] = _mm512_permutex2var_epi16(even, low, odd);
-        second[r] = _mm512_permutex2var_epi16(even, high, odd);
-      }
-      fa_transpose_16x16(first);
-      fa_transpose_16x16(second);
-      const int64_t chunk = j / 32;
-      char *tile = v + ((chunk / chunks * units + unit) * chunks + chunk % chunks) * 2 * FA_TILE_BYTES;
-      for (int r = 0; r < 16; ++r) {
-        _mm512_store_si512(tile + r * 64, first[r]);
-        _mm512_store_si512(tile + FA_TILE_BYTES + r * 64, second[r]);
-      }
-    }
-  }
-}
 
 /* Queries of one lane group whose result is not finite: their inputs (or a masked key's) are not either. */
 static void redo_rows(const job *work, int64_t b, int64_t head, int64_t row, __mmask16 bad, void *scratch) {
@@ -272,9 +258,11 @@ static void finish_lanes(const job *work, const fa_amx_pipeline *w, int64_t b, i
   if (__builtin_expect(bad, 0)) redo_rows(work, b, sub->head, row, bad, exact_scratch);
 }
 
-/* Blocks of all sub-blocks against the packed keys [key, key + keys), sub by sub so that a sub's O stays in L1. */
-static int64_t list_blocks(const fa_amx_pipeline *w, int64_t subs, int64_t seqlen_q, int64_t key, int64_t keys,
-                           int64_t block_keys, fa_amx_block *blocks) {
+/* Blocks of all sub-blocks against the keys [key, key + keys), sub by sub so that a sub's O stays in L1. packed_from: the
+ * key that the packed ones begin with. */
+static int64_t list_blocks(const fa_plan *plan, const fa_amx_pipeline *w, int64_t subs, int64_t seqlen_q, int64_t key,
+                           int64_t keys, int64_t packed_from, fa_amx_block *blocks) {
+  const int64_t block_keys = plan->tiles.level2_keys, block_bytes = block_bytes_of(plan);
   int64_t count = 0;
   for (int64_t s = 0; s < subs; ++s)
     for (int64_t at = 0; at < keys; at += block_keys) {
@@ -282,15 +270,39 @@ static int64_t list_blocks(const fa_amx_pipeline *w, int64_t subs, int64_t seqle
       const int64_t inside = fa_min(block_keys, w->seqlen_kv - key - at);
       const fa_block_case kind = fa_band_block(w->band, w->subs[s].row, rows, key + at, inside);
       if (kind == FA_BLOCK_SKIP) continue;
-      const fa_amx_block block = {(int32_t)s, kind == FA_BLOCK_WINDOW || inside < block_keys, key + at, at};
+      const fa_amx_block block = {(int32_t)s, kind == FA_BLOCK_WINDOW || inside < block_keys, key + at,
+                                  (key + at - packed_from) / block_keys * block_bytes};
       blocks[count++] = block;
     }
   return count;
 }
 
+/* Keys [key, key + keys) of a KV head, key a multiple of the key block, to the tiles of their key blocks. */
+static void pack_keys(const job *work, int64_t b, int64_t kv_head, int64_t key, int64_t keys, char *tiles) {
+  const fa_attention_problem *p = &work->plan->problem;
+  const fa_cpu_tokens k = fa_cpu_tokens_of(work->plan, work->args, &work->args->k, 2, b, kv_head);
+  const fa_cpu_tokens v = fa_cpu_tokens_of(work->plan, work->args, &work->args->v, 2, b, kv_head);
+  const int64_t block_keys = work->plan->tiles.level2_keys;
+  const int64_t k_bytes = block_keys / FA_CHUNK_KEYS * work->shape.qk_steps * 2 * FA_TILE_BYTES;
+  for (int64_t at = 0; at < keys; at += block_keys, tiles += block_bytes_of(work->plan)) {
+    const int64_t count = fa_min(block_keys, keys - at);
+    fa_amx_pack_k(&k, key + at, count, block_keys, p->head_dim_qk, work->shape.qk_steps, tiles);
+    fa_amx_pack_v(&v, key + at, count, block_keys, p->head_dim_v, work->shape.units, tiles + k_bytes);
+  }
+}
+
+/* While `blocks` key blocks are worked on, asks for what is packed between bytes `from` and `to`. */
+static void look_ahead(const job *work, fa_amx_pipeline *w, int64_t from, int64_t to, int64_t blocks) {
+  const int64_t phases = work->shape.rounds * work->shape.round_chunks + work->shape.units;
+  w->ahead = w->kv + from;
+  w->ahead_lines = fa_max(0, to - from) / 64;
+  w->phase_lines = blocks ? fa_ceil_div(w->ahead_lines, blocks * phases) : 0;
+}
+
 /* Sub-blocks [first, first + count) of KV head kv_head of entry b; sub-blocks are numbered row block first, so that
- * the heads of a group that share K and V are together. */
-static void run_super_block(const job *work, char *scratch, int64_t b, int64_t kv_head, int64_t first, int64_t count) {
+ * the heads of a group that share K and V are together. packed: the head's K and V, or NULL. */
+static void run_super_block(const job *work, char *scratch, char *packed, int64_t b, int64_t kv_head, int64_t first,
+                            int64_t count) {
   const fa_plan *plan = work->plan;
   const fa_attention_problem *p = &plan->problem;
   const thread_layout *at = &work->layout;
@@ -301,20 +313,18 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
 
   fa_amx_pipeline w;
   memset(&w, 0, sizeof w);
-  const int64_t block_keys = plan->tiles.level2_keys;
+  const int64_t block_keys = plan->tiles.level2_keys, block_bytes = block_bytes_of(plan);
   w.scores[0] = (float *)(scratch + at->scores);
-  w.scores[1] = w.scores[0] + work->shape.unit_chunks * 4 * FA_TILE_FLOATS;
+  w.scores[1] = w.scores[0] + work->shape.round_chunks * 4 * FA_TILE_FLOATS;
   w.p[0] = scratch + at->p;
   w.p[1] = w.p[0] + block_keys / FA_CHUNK_KEYS * 2 * FA_TILE_BYTES;
   w.q = scratch + at->q;
-  w.k = scratch + at->k;
-  w.v = scratch + at->v;
+  w.kv = packed ? packed : scratch + at->kv;
   w.o = (float *)(scratch + at->o);
   w.reference = (float *)(scratch + at->reference);
   w.limit = (float *)(scratch + at->limit);
   w.sum = (float *)(scratch + at->sum);
   w.exact_sum = (float *)(scratch + at->exact_sum);
-  w.wants_lse = p->has_lse;
   w.pending = (float *)(scratch + at->pending);
   w.discard = w.unstored = (float *)(scratch + at->discard);
   w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
@@ -326,7 +336,8 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
   for (int64_t s = 0; s < count; ++s) {
     subs[s].row = (first + s) / plan->group * FA_SUB_ROWS;
     subs[s].head = kv_head * plan->group + (first + s) % plan->group;
-    pack_q(work, b, seqlen_q, &subs[s], scratch + at->q + s * work->shape.qk_steps * 2 * FA_TILE_BYTES);
+    fa_amx_pack_q(fa_cpu_q_rows(plan, work->args, &work->args->q, b, subs[s].head), subs[s].row, seqlen_q, p->head_dim_qk,
+                  work->shape.qk_steps, p->scale, scratch + at->q + s * work->shape.qk_steps * 2 * FA_TILE_BYTES);
   }
   memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
   for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
@@ -337,15 +348,13 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
 
   const int64_t row = subs[0].row, rows = fa_min(subs[count - 1].row + FA_SUB_ROWS, seqlen_q) - row;
   const fa_key_range range = fa_band_keys(w.band, row, rows, w.seqlen_kv);
-  const fa_cpu_tokens k = fa_cpu_tokens_of(plan, work->args, &work->args->k, 2, b, kv_head);
-  const fa_cpu_tokens v = fa_cpu_tokens_of(plan, work->args, &work->args->v, 2, b, kv_head);
   fa_amx_block *blocks = (fa_amx_block *)(scratch + at->blocks);
-  for (int64_t key = range.begin; key < range.end; key += plan->tiles.level1_keys) {
+  for (int64_t key = range.begin / block_keys * block_keys; key < range.end; key += plan->tiles.level1_keys) {
     const int64_t keys = fa_min(plan->tiles.level1_keys, range.end - key);
-    const int64_t padded = fa_round_up(keys, block_keys);
-    pack_k(work, &k, key, keys, padded, scratch + at->k);
-    pack_v(work, &v, key, keys, padded, scratch + at->v);
-    const int64_t n = list_blocks(&w, count, seqlen_q, key, keys, block_keys, blocks);
+    if (!packed) pack_keys(work, b, kv_head, key, keys, scratch + at->kv);
+    const int64_t n = list_blocks(plan, &w, count, seqlen_q, key, keys, packed ? 0 : key, blocks);
+    const int64_t next = key + plan->tiles.level1_keys, after = fa_min(next + plan->tiles.level1_keys, range.end);
+    if (packed) look_ahead(work, &w, next / block_keys * block_bytes, fa_ceil_div(after, block_keys) * block_bytes, n);
     if (n == 0) continue;
     for (int64_t i = 0; i < n + 2; ++i)
       work->iterate(&w, i < n ? &blocks[i] : NULL, i >= 1 && i <= n ? &blocks[i - 1] : NULL,
@@ -357,16 +366,39 @@ static void run_super_block(const job *work, char *scratch, int64_t b, int64_t k
 
 /* ------------------------------------------------------------- all of them */
 
+static char *packed_head(const job *work, int64_t pair) {
+  if (!work->packed.heads) return NULL;
+  return work->packed_heads + (size_t)(pair - work->first_pair) * work->packed.bytes;
+}
+
+/* Packs the heads in work. An item is a run of keys of one of them. */
+static void pack_thread(void *shared, fa_cpu_work *queue, int thread) {
+  (void)thread;
+  const job *work = shared;
+  const fa_attention_problem *p = &work->plan->problem;
+  const int64_t run = work->plan->tiles.level1_keys, runs = queue->items / work->pairs;
+  for (int64_t item = fa_cpu_take(queue); item >= 0; item = fa_cpu_take(queue)) {
+    const int64_t pair = work->first_pair + item / runs, b = pair / p->heads_kv, key = item % runs * run;
+    const int64_t seqlen_q = fa_cpu_seqlen_q(work->plan, work->args, b);
+    const int64_t seqlen_kv = fa_cpu_seqlen_kv(work->plan, work->args, b);
+    const fa_key_range kept = fa_band_keys(fa_band_of(p, seqlen_q, seqlen_kv), 0, seqlen_q, seqlen_kv);
+    if (kept.begin >= key + run || kept.end <= key) continue;
+    pack_keys(work, b, pair % p->heads_kv, key, fa_min(run, kept.end - key),
+              packed_head(work, pair) + key / work->plan->tiles.level2_keys * block_bytes_of(work->plan));
+  }
+}
+
 static void run_thread(void *shared, fa_cpu_work *queue, int thread) {
   const job *work = shared;
   const fa_attention_problem *p = &work->plan->problem;
-  const int64_t pairs = p->batch * p->heads_kv, subs = work->plan->tiles.level1_rows / FA_SUB_ROWS;
-  char *scratch = work->workspace + (size_t)thread * work->layout.bytes;
+  const int64_t subs = work->plan->tiles.level1_rows / FA_SUB_ROWS;
+  char *scratch = work->scratch + (size_t)thread * work->layout.bytes;
   fa_tiles_configure();
   for (int64_t item = fa_cpu_take(queue); item >= 0; item = fa_cpu_take(queue)) {
     /* Late rows first: under a causal mask they have the most keys. */
-    const int64_t super_block = (queue->items - 1 - item) / pairs, pair = (queue->items - 1 - item) % pairs;
-    run_super_block(work, scratch, pair / p->heads_kv, pair % p->heads_kv, super_block * subs, subs);
+    const int64_t from_last = queue->items - 1 - item, super_block = from_last / work->pairs;
+    const int64_t pair = work->first_pair + from_last % work->pairs;
+    run_super_block(work, scratch, packed_head(work, pair), pair / p->heads_kv, pair % p->heads_kv, super_block * subs, subs);
   }
   fa_tiles_release();
 }
@@ -374,10 +406,23 @@ static void run_thread(void *shared, fa_cpu_work *queue, int thread) {
 fa_status fa_prefill_bf16_amx_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
                                   fa_stream stream) {
   (void)stream;
-  job work = {plan, args, workspace, layout_of(plan), shape_of(&plan->problem), NULL};
+  const packing packed = packing_of(plan);
+  const int64_t pairs = plan->problem.batch * plan->problem.heads_kv;
+  const int64_t at_a_time = packed.heads ? packed.heads : pairs;
+  job work = {.plan = plan,
+              .args = args,
+              .packed = packed,
+              .packed_heads = workspace,
+              .scratch = (char *)workspace + (size_t)packed.heads * packed.bytes,
+              .layout = layout_of(plan),
+              .shape = shape_of(&plan->problem)};
   work.iterate = iterate_for(work.shape);
-  const int64_t super_blocks = fa_ceil_div(sub_count(plan), plan->tiles.level1_rows / FA_SUB_ROWS);
-  fa_cpu_parallel(plan->context->threads, plan->problem.batch * plan->problem.heads_kv * super_blocks, run_thread,
-                  &work);
+  for (work.first_pair = 0; work.first_pair < pairs; work.first_pair += at_a_time) {
+    work.pairs = fa_min(at_a_time, pairs - work.first_pair);
+    if (packed.heads)
+      fa_cpu_parallel(plan->context->threads, work.pairs * fa_ceil_div(packed.keys, plan->tiles.level1_keys), pack_thread,
+                      &work);
+    fa_cpu_parallel(plan->context->threads, work.pairs * super_blocks_of(plan), run_thread, &work);
+  }
   return FA_OK;
 }
