@@ -24,7 +24,7 @@ static int has(const char *isa, const char *word) {
 
 const fa_roof_unit *fa_roof_of(const char *arch, const char *isa, int is_16_bit) {
 #if FA_X86
-  static const fa_roof_unit *const units[] = {&fa_roof_amx, &fa_roof_avx512, &fa_roof_avx2, &fa_roof_c};
+  static const fa_roof_unit *const units[] = {&fa_roof_amx, &fa_roof_avx512_bf16, &fa_roof_avx512, &fa_roof_avx2, &fa_roof_c};
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
     if (strcmp(arch, units[i]->arch) == 0) return units[i];
   }

@@ -22,6 +22,7 @@ extern const fa_roof_unit fa_roof_c;
 #if FA_X86
 extern const fa_roof_unit fa_roof_avx2;
 extern const fa_roof_unit fa_roof_avx512;
+extern const fa_roof_unit fa_roof_avx512_bf16;
 extern const fa_roof_unit fa_roof_amx;
 #endif
 

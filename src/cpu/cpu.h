@@ -13,7 +13,8 @@ enum {
   FA_CPU_AVX2 = 1 << 0,        /* AVX2, FMA, F16C */
   FA_CPU_AVX512 = 1 << 1,      /* F, BW, DQ, VL, and AVX2's */
   FA_CPU_AVX512_BF16 = 1 << 2, /* vcvtne2ps2bf16 */
-  FA_CPU_AMX_BF16 = 1 << 3     /* tiles granted by the kernel, bf16 products */
+  FA_CPU_AMX_BF16 = 1 << 3,    /* tiles granted by the kernel, bf16 products */
+  FA_CPU_BF16_DOT = 1 << 4     /* vdpbf16ps pays; beside a tile unit it has half the rate of fp32 products */
 };
 uint64_t fa_cpu_isa(void);
 

@@ -48,8 +48,10 @@ static uint64_t detect(void) {
   if ((b7 & avx512) != avx512 || (xcr0 & XCR0_AVX512) != XCR0_AVX512) return isa;
   isa |= FA_CPU_AVX512;
   if (a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && a71 & 1u << 5) isa |= FA_CPU_AVX512_BF16;
+  const uint32_t tile_unit = 1u << 24; /* AMX-TILE, whether or not the system hands it out */
+  if (isa & FA_CPU_AVX512_BF16 && !(d7 & tile_unit)) isa |= FA_CPU_BF16_DOT;
 #ifdef FA_EMULATE_AMX
-  (void)d7, (void)request_tiles;
+  (void)request_tiles;
   if (isa & FA_CPU_AVX512_BF16) isa |= FA_CPU_AMX_BF16;
 #else
   const uint32_t tiles = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE */
