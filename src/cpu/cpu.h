@@ -13,7 +13,10 @@ enum {
   FA_CPU_AVX2 = 1 << 0,        /* AVX2, FMA, F16C */
   FA_CPU_AVX512 = 1 << 1,      /* F, BW, DQ, VL, and AVX2's */
   FA_CPU_AVX512_BF16 = 1 << 2, /* vcvtne2ps2bf16 */
-  FA_CPU_AMX_BF16 = 1 << 3     /* tiles granted by the kernel, bf16 products */
+  FA_CPU_AMX_BF16 = 1 << 3,    /* tiles granted by the kernel, bf16 products */
+  FA_CPU_NEON = 1 << 4,        /* AArch64's Advanced SIMD, as every Armv8-A has it */
+  FA_CPU_NEON_FHM = 1 << 5,    /* fp16 multiplied into fp32: FMLAL (Armv8.2 and later) */
+  FA_CPU_NEON_BF16 = 1 << 6    /* bf16 matrix product into fp32: BFMMLA (Armv8.6, or 8.2 with FEAT_BF16) */
 };
 uint64_t fa_cpu_isa(void);
 

@@ -53,6 +53,27 @@ static uint64_t detect(void) {
     isa |= FA_CPU_AMX_BF16;
   return isa;
 }
+#elif FA_ARM64 && defined(__linux__)
+#include <sys/auxv.h>
+
+/* Bits of the kernel's words, by their own names there less "HWCAP_": older headers lack the newer ones. */
+enum {
+  ASIMD = 1 << 1,     /* of AT_HWCAP */
+  ASIMDFHM = 1 << 23, /* of AT_HWCAP */
+  BF16 = 1 << 14      /* of AT_HWCAP2 */
+};
+
+static uint64_t detect(void) {
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  if (!(first & ASIMD)) return 0;
+  uint64_t isa = FA_CPU_NEON;
+  if (first & ASIMDFHM) isa |= FA_CPU_NEON_FHM;
+  if (second & BF16) isa |= FA_CPU_NEON_BF16;
+  return isa;
+}
+#elif FA_ARM64
+/* Other systems on 64-bit Arm all demand NEON; the rest is not asked for. */
+static uint64_t detect(void) { return FA_CPU_NEON; }
 #else
 static uint64_t detect(void) { return 0; }
 #endif
