@@ -8,11 +8,11 @@
  * of K or V at a time. 4 of D, or 4 keys, load 11 times for 24 products. Q and P lie as [D or keys / 4][ROWS]
  * [4], so that a register is two rows.
  *
- * BFMMLA takes subnormals as 0, rounds its fp32 sums to odd (an error of up to one unit in the last place
- * instead of a half: 2^-23 of a sum, where the weights are rounded to 2^-9) and does not overflow to
- * infinity. So items with subnormal, infinite, NaN or very large values are done by the fp32 tiles. A product
- * below 2^-126 counts as 0: nothing, unless all of V is that small, which is looked for too, or `scale` is
- * beyond FA_BF16_LARGEST.
+ * BFMMLA rounds its fp32 sums to odd: an error of up to one unit in the last place instead of a half, 2^-23
+ * of a sum, where the weights are rounded to 2^-9. It takes subnormals as 0, so items with any are done by the
+ * fp32 tiles. A product below 2^-126 counts as 0 as well: that is nothing, unless all of V is that small, which
+ * is looked for too, or `scale` is beyond LARGEST_SCALE. Infinities and NaN come out as in fp32, and such rows
+ * are done by fa_prefill_rows_exact.
  *
  * Bound: arithmetic, 2 S_q S_kv (D + D_v) operations a head at BFMMLA's rate. Right under an emulator
  * (emulated); its speed: not run. */
@@ -22,25 +22,23 @@ enum { ROWS = 6, ITEM_STEP = ROWS, DEPTH = 4, PAIRS = ROWS / 2 };
 
 #include "cpu/prefill_halves_neon.h"
 
-/* 576 products of two such, and any sum of one and weights, stay below fp32's largest. */
-#define FA_BF16_LARGEST 0x1p58f
+#define LARGEST_SCALE 0x1p60f
 enum {
-  LARGEST = (127 + 58) << 7,    /* the same as bf16 bits */
-  LEAST_OF_V = (127 - 70) << 7, /* 2^-70 */
+  LEAST_OF_V = (127 - 70) << 7, /* 2^-70 as bf16 bits */
   SUBNORMALS = 0x7f             /* the bits 1 to 0x7f */
 };
 
-/* What the values seen so far are like; all ones in `bad` for one that is not taken. */
+/* The values seen so far: where one was subnormal, and the bits of the largest magnitude. */
 typedef struct look {
-  uint16x8_t bad, most;
+  uint16x8_t subnormal, most;
 } look;
 
 FA_INLINE look look_begin(void) { return (look){vdupq_n_u16(0), vdupq_n_u16(0)}; }
 
 FA_INLINE uint16x8_t look_at(look *seen, uint16x8_t x) {
   const uint16x8_t size = vandq_u16(x, vdupq_n_u16(0x7fff));
-  const uint16x8_t small = vcltq_u16(vsubq_u16(size, vdupq_n_u16(1)), vdupq_n_u16(SUBNORMALS));
-  seen->bad = vorrq_u16(seen->bad, vorrq_u16(small, vcgtq_u16(size, vdupq_n_u16(LARGEST))));
+  const uint16x8_t below = vsubq_u16(size, vdupq_n_u16(1)); /* 0 becomes the largest */
+  seen->subnormal = vorrq_u16(seen->subnormal, vcltq_u16(below, vdupq_n_u16(SUBNORMALS)));
   seen->most = vmaxq_u16(seen->most, size);
   return x;
 }
@@ -60,7 +58,7 @@ static bool halves_pack_q(const char *rows, int64_t stride, int64_t count, int64
   look seen = look_begin();
   for (int64_t r = 0; r < ROWS; r++)
     pack_fours(r < count ? rows + r * stride : NULL, dim, to + r * 4, ROWS, &seen);
-  return vmaxvq_u16(seen.bad) == 0;
+  return vmaxvq_u16(seen.subnormal) == 0;
 }
 
 static bool halves_pack_k(const fa_cpu_tokens *tokens, int64_t key, int64_t end, int64_t dim, uint16_t *to) {
@@ -69,7 +67,7 @@ static bool halves_pack_k(const fa_cpu_tokens *tokens, int64_t key, int64_t end,
   for (int64_t n = 0; n < stop; n++)
     pack_fours(key + n < end ? fa_cpu_token(tokens, key + n) : NULL, dim,
                to + n / PANEL * PANEL * padded + n % PANEL * 4, PANEL, &seen);
-  return vmaxvq_u16(seen.bad) == 0;
+  return vmaxvq_u16(seen.subnormal) == 0;
 }
 
 static bool halves_pack_v(const fa_cpu_tokens *tokens, int64_t key, int64_t end, int64_t dim, int64_t keys,
@@ -87,7 +85,7 @@ static bool halves_pack_v(const fa_cpu_tokens *tokens, int64_t key, int64_t end,
     }
   }
   const int most = vmaxvq_u16(seen.most);
-  return vmaxvq_u16(seen.bad) == 0 && (most == 0 || most >= LEAST_OF_V);
+  return vmaxvq_u16(seen.subnormal) == 0 && (most == 0 || most >= LEAST_OF_V);
 }
 
 /* ---------------------------------------------------------- the register tile */
@@ -161,9 +159,9 @@ FA_INLINE void halves_values(const uint16_t *p, const uint16_t *v, int64_t keys,
 }
 
 fa_status fa_prefill_neon_bf16_prepare(fa_plan *plan) {
-  if (fabsf(plan->problem.scale) > FA_BF16_LARGEST)
+  if (fabsf(plan->problem.scale) > LARGEST_SCALE)
     return fa_fail(FA_ERROR_UNSUPPORTED, "scale is %g; prefill_neon_bf16 takes at most %g, other kernels any",
-                   (double)plan->problem.scale, (double)FA_BF16_LARGEST);
+                   (double)plan->problem.scale, (double)LARGEST_SCALE);
   return halves_prepare(plan);
 }
 
