@@ -155,6 +155,14 @@ def report_volta(preset):
     print("\n".join(line for line in (result.stdout + result.stderr).splitlines() if line.startswith("  |")), flush=True)
 
 
+def report_neon(preset):
+    """How often each NEON kernel ran under emulation, which is all that is known of them here."""
+    for case in ElementTree.parse(folder(preset) / "ctest.xml").getroot().iter("testcase"):
+        for kernel, runs, refused, bad in re.findall(r"^  (\w*neon\w*) +(\d+) +(\d+) +(\d+)", case.findtext("system-out") or "",
+                                                     re.MULTILINE):
+            print(f"  {case.get('name')}: {kernel} {runs} runs, {bad} failed ({refused} problems not its own)", flush=True)
+
+
 def run_mutants(env):
     """Errors planted in the kernels: (noticed by the checker, not noticed)."""
     result = subprocess.run([ROOT / "tests" / "mutation" / "run_mutants.sh"], cwd=ROOT, env=env, text=True,
@@ -198,6 +206,8 @@ def main():
               f"in {time.monotonic() - built:.0f} s", flush=True)
         if preset == "release":
             report_volta(preset)
+        elif preset == "aarch64":
+            report_neon(preset)
     if options.long:
         good, bad = run_mutants(env)
         passed, failed = passed + good, failed + bad
