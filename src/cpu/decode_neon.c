@@ -71,7 +71,8 @@ FA_INLINE void scores_step(vec *acc, const float *q, int64_t q_stride, const cha
   vec x[4];
   UNROLL for (int r = 0; r < rows; ++r) x[r] = vec_load(q + r * q_stride);
   UNROLL for (int j = 0; j < keys; ++j) {
-    const vec y = elements == VEC ? load_eight(k[j] + offset, dtype) : load_part(k[j] + offset, elements, dtype);
+    const vec y =
+        elements == VEC ? load_eight(k[j] + offset, dtype) : load_part(k[j] + offset, elements, dtype);
     UNROLL for (int r = 0; r < rows; ++r) acc[r * keys + j] = vec_fma(x[r], y, acc[r * keys + j]);
   }
 }
@@ -101,8 +102,8 @@ FA_INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const 
 }
 
 /* lines: to fetch for every 16 scores. */
-FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,
-                           int64_t lines) {
+FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype,
+                           int rows, int64_t lines) {
   const int64_t keys = 8 / rows;
   fa_decode_fetch fetch = *chunk->fetch; /* in registers */
   for (int64_t j = 0; j < chunk->keys; j += 2 * keys) {

@@ -103,8 +103,10 @@ FA_INLINE vec vec_load_row(const char *from, fa_dtype dtype, int64_t n) {
 FA_INLINE void vec_store_row(char *to, fa_dtype dtype, int64_t n, vec x) {
   uint32_t edge[VEC];
   char *at = n < VEC ? (char *)edge : to;
-  if (dtype == FA_FLOAT32) vec_store((float *)(void *)at, x);
-  else vst1q_u16((uint16_t *)(void *)at, dtype == FA_FLOAT16 ? vec_to_f16(x) : vec_to_bf16(x));
+  if (dtype == FA_FLOAT32)
+    vec_store((float *)(void *)at, x);
+  else
+    vst1q_u16((uint16_t *)(void *)at, dtype == FA_FLOAT16 ? vec_to_f16(x) : vec_to_bf16(x));
   if (n < VEC) memcpy(to, edge, (size_t)n * fa_dtype_size(dtype));
 }
 

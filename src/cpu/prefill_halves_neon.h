@@ -6,8 +6,8 @@
  * D or keys that one product sums. Behind it it defines the functions declared here.
  *
  * Packed layouts, of 16 bits: K [key panel][D / DEPTH][PANEL][DEPTH], V [D_v panel][keys / DEPTH][PANEL]
- * [DEPTH], D and the keys padded with zeros; Q and the weights as the including file likes. Quantised K and V,
- * and items with values that the products do not take, are done by the fp32 tiles. */
+ * [DEPTH], D and the keys padded with zeros; Q and the weights as the including file likes. Quantised K and
+ * V, and items with values that the products do not take, are done by the fp32 tiles. */
 #ifndef FA_CPU_PREFILL_HALVES_NEON_H
 #define FA_CPU_PREFILL_HALVES_NEON_H
 
@@ -24,8 +24,8 @@ static void halves_weights(const float *s, int64_t keys, uint16_t *p);
 /* s[ROWS, PANEL] = scale * q k for one key panel; dim padded. */
 static void halves_scores(const uint16_t *q, const uint16_t *k, int64_t dim, float scale, float *s);
 /* o[ROWS, n * VEC] = shrink * o + p v for n (1 or 2) vectors of D_v over `keys` keys. */
-FA_INLINE void halves_values(const uint16_t *p, const uint16_t *v, int64_t keys, const float *shrink, float *o,
-                             int64_t o_stride, int n);
+FA_INLINE void halves_values(const uint16_t *p, const uint16_t *v, int64_t keys, const float *shrink,
+                             float *o, int64_t o_stride, int n);
 
 typedef struct halves_scratch {
   scratch tiles; /* q, k and v of it only for what fp32 does */
@@ -77,8 +77,10 @@ static void halves_strip(const job *j, const halves_scratch *w, const fa_score_r
   const uint16_t *v = w->v + first * PANEL;
   float *o = f->o + strip * ROWS * t->dim_v;
   for (int64_t c = 0; c < t->dim_v; c += PANEL, v += t->keys * PANEL) {
-    if (c + PANEL <= t->dim_v) halves_values(w->p, v, keys, f->shrink, o + c, t->dim_v, 2);
-    else halves_values(w->p, v, keys, f->shrink, o + c, t->dim_v, 1);
+    if (c + PANEL <= t->dim_v)
+      halves_values(w->p, v, keys, f->shrink, o + c, t->dim_v, 2);
+    else
+      halves_values(w->p, v, keys, f->shrink, o + c, t->dim_v, 1);
   }
 }
 

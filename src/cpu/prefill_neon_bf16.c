@@ -9,10 +9,10 @@
  * [4], so that a register is two rows.
  *
  * BFMMLA rounds its fp32 sums to odd: an error of up to one unit in the last place instead of a half, 2^-23
- * of a sum, where the weights are rounded to 2^-9. It takes subnormals as 0, so items with any are done by the
- * fp32 tiles. A product below 2^-126 counts as 0 as well: that is nothing, unless all of V is that small, which
- * is looked for too, or `scale` is beyond LARGEST_SCALE. Infinities and NaN come out as in fp32, and such rows
- * are done by fa_prefill_rows_exact.
+ * of a sum, where the weights are rounded to 2^-9. It takes subnormals as 0, so items with any are done by
+ * the fp32 tiles. A product below 2^-126 counts as 0 as well: that is nothing, unless all of V is that small,
+ * which is looked for too, or `scale` is beyond LARGEST_SCALE. Infinities and NaN come out as in fp32, and
+ * such rows are done by fa_prefill_rows_exact.
  *
  * Bound: arithmetic, 2 S_q S_kv (D + D_v) operations a head at BFMMLA's rate. Right under an emulator
  * (emulated); its speed: not run. */
@@ -134,8 +134,8 @@ static void halves_scores(const uint16_t *q, const uint16_t *k, int64_t dim, flo
     }
 }
 
-FA_INLINE void halves_values(const uint16_t *p, const uint16_t *v, int64_t keys, const float *shrink, float *o,
-                             int64_t o_stride, int n) {
+FA_INLINE void halves_values(const uint16_t *p, const uint16_t *v, int64_t keys, const float *shrink,
+                             float *o, int64_t o_stride, int n) {
   float32x4_t acc[PAIRS][8];
 #pragma GCC unroll 8
   for (int r = 0; r < PAIRS; r++)

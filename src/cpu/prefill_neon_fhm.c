@@ -21,8 +21,10 @@ enum { ROWS = 6, ITEM_STEP = ROWS, DEPTH = 1 };
 
 static bool halves_pack_q(const char *rows, int64_t stride, int64_t count, int64_t dim, uint16_t *to) {
   for (int64_t r = 0; r < ROWS; r++, to += dim) {
-    if (r < count) memcpy(to, rows + r * stride, (size_t)dim * 2);
-    else memset(to, 0, (size_t)dim * 2);
+    if (r < count)
+      memcpy(to, rows + r * stride, (size_t)dim * 2);
+    else
+      memset(to, 0, (size_t)dim * 2);
   }
   return true;
 }
@@ -82,8 +84,8 @@ static void halves_weights(const float *s, int64_t keys, uint16_t *p) {
 }
 
 /* acc += x y over `steps` elements of ROWS rows, `stride` apart, for n vectors of columns. */
-FA_INLINE void multiply(vec acc[ROWS][2], const uint16_t *restrict x, int64_t stride, const uint16_t *restrict y,
-                        int64_t steps, int n) {
+FA_INLINE void multiply(vec acc[ROWS][2], const uint16_t *restrict x, int64_t stride,
+                        const uint16_t *restrict y, int64_t steps, int n) {
   for (int64_t i = 0; i < steps; i++, x++, y += PANEL) {
     const float16x8_t y0 = vreinterpretq_f16_u16(vld1q_u16(y));
     const float16x8_t y1 = n == 2 ? vreinterpretq_f16_u16(vld1q_u16(y + 8)) : y0;
@@ -111,8 +113,8 @@ static void halves_scores(const uint16_t *q, const uint16_t *k, int64_t dim, flo
   }
 }
 
-FA_INLINE void halves_values(const uint16_t *p, const uint16_t *v, int64_t keys, const float *shrink, float *o,
-                             int64_t o_stride, int n) {
+FA_INLINE void halves_values(const uint16_t *p, const uint16_t *v, int64_t keys, const float *shrink,
+                             float *o, int64_t o_stride, int n) {
   vec acc[ROWS][2];
 #pragma GCC unroll 16
   for (int r = 0; r < ROWS; r++) {

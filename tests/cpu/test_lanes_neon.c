@@ -20,8 +20,8 @@ static void exp_of_what_is_not_positive(void **state) {
     vec_store(y, vec_exp(vec_load(x)));
     for (int i = 0; i < VEC; i++) worst = fmax(worst, fabs((double)y[i] / exp((double)x[i]) - 1.0));
   }
-  /* x log2 e, up to 126, is rounded to 2^-18, and so is log2 e, to 2^-25 or so of it: 2.6e-6 and 2.6e-6 of e^x,
-   * where it is 1e-38. */
+  /* x log2 e, up to 126, is rounded to 2^-18, and so is log2 e, to 2^-25 or so of it: 2.6e-6 and 2.6e-6 of
+   * e^x, where it is 1e-38. */
   assert_true(worst < 5.2e-6);
   const float ends[VEC] = {0.0f, -0.0f, -1e-30f, -87.1f, -1e30f, -INFINITY, NAN, -0.5f};
   vec_store(y, vec_exp(vec_load(ends)));
@@ -54,8 +54,10 @@ static void halves_there_and_back(void **state) {
       vec_store_row((char *)to, (fa_dtype)dtype, VEC, x);
       for (int i = 0; i < VEC; i++) {
         const float expected = fa_load_float(from, i, (fa_dtype)dtype);
-        if (isnan(expected)) assert_true(isnan(wide[i]));
-        else assert_true(fa_float_bits(wide[i]) == fa_float_bits(expected) && to[i] == from[i]);
+        if (isnan(expected))
+          assert_true(isnan(wide[i]));
+        else
+          assert_true(fa_float_bits(wide[i]) == fa_float_bits(expected) && to[i] == from[i]);
       }
     }
   }

@@ -88,8 +88,8 @@ static void assert_rows(const tensors *t, int causal, float scale, int end, doub
   }
 }
 
-static void expect_ordinary(fa_context *context, const char *kernel, fa_dtype dtype, float q, float k, float v,
-                            float scale) {
+static void expect_ordinary(fa_context *context, const char *kernel, fa_dtype dtype, float q, float k,
+                            float v, float scale) {
   tensors *t = sized(dtype, q, k, v);
   for (int causal = 0; causal < 2; causal++) {
     attend(context, kernel, causal, scale, t);
@@ -120,7 +120,7 @@ static void bf16_extremes(fa_context *context, const char *kernel, fa_dtype dtyp
   expect_ordinary(context, kernel, dtype, 0x1p127f / 8, 0x1p-128f, 1.0f, 0.2f); /* k of 2^-128 is subnormal */
   expect_ordinary(context, kernel, dtype, 0x1p-133f, 0x1p121f, 1.0f, 20.0f);
   expect_ordinary(context, kernel, dtype, 0x1p60f, 0x1p56f, 1.0f, 0x1p-119f); /* sums near the largest */
-  expect_ordinary(context, kernel, dtype, 0.2f, 0.2f, 0x1p-125f, 0.2f); /* times a weight, subnormal */
+  expect_ordinary(context, kernel, dtype, 0.2f, 0.2f, 0x1p-125f, 0.2f);       /* times a weight, subnormal */
   expect_ordinary(context, kernel, dtype, 0.25f, 0.25f, 0x1p-130f, 0.2f);
   expect_ordinary(context, kernel, dtype, 0.25f, 0.25f, 0x1p125f, 0.2f);
 }
