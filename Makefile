@@ -45,9 +45,9 @@ clean:
 	@rm -rf build
 
 help:
-	@echo "make            build build/bin/fastattn and build/lib/libfastattention.so (PRESET=debug|asan|clang|tsan)"
+	@echo "make            build build/bin/fastattn and build/lib/libfastattention.so (PRESET=debug|asan|clang|tsan|aarch64)"
 	@echo "make demo       a language model answering through this library, then attention timed"
-	@echo "make test       everything, on gcc, clang and the sanitizers; ends with 'N passed, N failed'"
+	@echo "make test       everything, on gcc, clang, the sanitizers and an emulated Arm; ends with 'N passed, N failed'"
 	@echo "make test-long  the same with 20,000 checked cases"
 	@echo "make test-gpu   every kernel for NVIDIA GPUs on this machine's GPU"
 	@echo "make bench-gpu  those kernels beside PyTorch's, in a table and a plot (needs torch)"

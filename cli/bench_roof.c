@@ -10,7 +10,7 @@ static double now(void) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-#if FA_X86
+#if FA_X86 || FA_ARM64
 /* isa holds words; "avx512" must not be found in "avx512_bf16" alone. */
 static int has(const char *isa, const char *word) {
   const size_t length = strlen(word);
@@ -25,14 +25,22 @@ static int has(const char *isa, const char *word) {
 const fa_roof_unit *fa_roof_of(const char *arch, const char *isa, int is_16_bit) {
 #if FA_X86
   static const fa_roof_unit *const units[] = {&fa_roof_amx, &fa_roof_avx512_bf16, &fa_roof_avx512, &fa_roof_avx2, &fa_roof_c};
+#elif FA_ARM64
+  static const fa_roof_unit *const units[] = {&fa_roof_neon_bf16, &fa_roof_neon_fhm, &fa_roof_neon, &fa_roof_c};
+#else
+  static const fa_roof_unit *const units[] = {&fa_roof_c};
+#endif
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
     if (strcmp(arch, units[i]->arch) == 0) return units[i];
   }
+#if FA_X86
   if (is_16_bit && has(isa, "amx_bf16")) return &fa_roof_amx;
   if (has(isa, "avx512")) return &fa_roof_avx512;
   if (has(isa, "avx2")) return &fa_roof_avx2;
+#elif FA_ARM64
+  if (is_16_bit && has(isa, "neon_bf16")) return &fa_roof_neon_bf16;
+  if (has(isa, "neon")) return &fa_roof_neon;
 #else
-  (void)arch;
   (void)isa;
   (void)is_16_bit;
 #endif

@@ -24,6 +24,10 @@ extern const fa_roof_unit fa_roof_avx2;
 extern const fa_roof_unit fa_roof_avx512;
 extern const fa_roof_unit fa_roof_avx512_bf16;
 extern const fa_roof_unit fa_roof_amx;
+#elif FA_ARM64
+extern const fa_roof_unit fa_roof_neon;
+extern const fa_roof_unit fa_roof_neon_fhm;
+extern const fa_roof_unit fa_roof_neon_bf16;
 #endif
 
 /* The unit a kernel of `arch` multiplies with. For an arch without a unit of its own (a baseline), the

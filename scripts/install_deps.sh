@@ -2,7 +2,8 @@
 # Brings what a build needs that is not here yet: Debian packages, oneDNN, a pinned Python in .venv and, where there is
 # CUDA, the assembler for Volta; so that the build itself needs no network.
 #   scripts/install_deps.sh        what `make` and `make demo` need
-#   scripts/install_deps.sh test   also what `make test` needs (clang for the second compiler and the sanitizers)
+#   scripts/install_deps.sh test   also what `make test` needs (clang for the second compiler and the sanitizers; a compiler,
+#                                  an emulator and libraries for 64-bit Arm)
 # Quick and silent when there is nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +11,7 @@ cd "$(dirname "$0")/.."
 packages=(build-essential cmake ninja-build pkg-config git ca-certificates
           libcjson-dev libpopt-dev libpcre2-dev libcmocka-dev python3 python3-venv)
 second_compiler=(clang-19 libomp-19-dev libclang-rt-19-dev llvm-19)
+for_arm64=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
 want=${1:-build}
 
 fail() { printf 'install_deps: %s\n' "$*" >&2; exit 1; }
@@ -83,6 +85,8 @@ install_packages "${packages[@]}" || exit 1
 if [ "$want" = test ]; then
   install_packages "${second_compiler[@]}" ||
     echo "install_deps: no clang 19: the tests will not run on a second compiler and the thread sanitizer" >&2
+  { install_packages "${for_arm64[@]}" && scripts/fetch_arm64.sh </dev/null >/dev/null; } ||
+    echo "install_deps: nothing to build and emulate 64-bit Arm with: the tests will not run on it" >&2
 fi
 install_python
 install_onednn

@@ -3,7 +3,7 @@
 
 The last line is `N passed, N failed`; the exit code is 0 only when nothing failed. One unit of the sum is a cmocka
 test, a pytest test, a case of `fastattn check`, or a build. A program that dies counts as at least one failure.
-Usage: run_tests.py [--long] [CONFIGURATION ...]      (release asan tsan clang; all of them by default)
+Usage: run_tests.py [--long] [CONFIGURATION ...]      (release asan tsan clang aarch64; all of them by default)
 """
 import argparse
 import os
@@ -16,16 +16,20 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Configuration -> (what it is for, program it needs, tests that must be among those run)
+# Configuration -> (what it is for, programs it needs, tests that must be among those run)
 CONFIGURATIONS = {
-    "release": ("gcc, -O3", "gcc", {"check", "check_ascend", "mutate_order", "pytest"}),
-    "asan": ("gcc, address and undefined-behaviour sanitizers", "gcc", {"check", "check_ascend", "pytest"}),
-    "tsan": ("clang, thread sanitizer", "clang-19", {"check", "check_ascend"}),
-    "clang": ("clang", "clang-19", {"check", "check_ascend"}),
+    "release": ("gcc, -O3", ["gcc"], {"check", "check_ascend", "mutate_order", "pytest"}),
+    "asan": ("gcc, address and undefined-behaviour sanitizers", ["gcc"], {"check", "check_ascend", "pytest"}),
+    "tsan": ("clang, thread sanitizer", ["clang-19"], {"check", "check_ascend"}),
+    "clang": ("clang", ["clang-19"], {"check", "check_ascend"}),
+    "aarch64": ("gcc for 64-bit Arm, under qemu", ["aarch64-linux-gnu-gcc", "qemu-aarch64-static"],
+                {"check", "check_neon_bf16", "check_neon_fhm", "check_cortex_a72", "no_neon_bf16_on_cortex_a72",
+                 "no_neon_fhm_on_cortex_a72", "pytest"}),
 }
 # Programs whose last line is `N passed, N failed`.
-LAST_LINE = {"check", "check_ascend", "check_emulated_amx", "mutate_order"}
-LONG_CASES = {"release": 20000, "asan": 2000, "tsan": 200, "clang": 20000}
+LAST_LINE = {"check", "check_ascend", "check_cortex_a72", "check_emulated_amx", "check_neon_bf16", "check_neon_fhm",
+             "mutate_order"}
+LONG_CASES = {"release": 20000, "asan": 2000, "tsan": 200, "clang": 20000, "aarch64": 2000}
 
 
 def folder(preset):
@@ -48,6 +52,18 @@ def environment():
     else:
         print(f"{model.stderr.strip()}\nThe tests that need the model are skipped.")
     return env
+
+
+def missing(preset, env):
+    """What stands in the way of this configuration here, in words; None when nothing does."""
+    for program in CONFIGURATIONS[preset][1]:
+        if not shutil.which(program):
+            return f"{program} is not installed"
+    if preset == "aarch64":
+        libraries = subprocess.run([ROOT / "scripts" / "fetch_arm64.sh"], capture_output=True, text=True, env=env)
+        if libraries.returncode:
+            return (libraries.stderr.strip().splitlines() or ["scripts/fetch_arm64.sh failed"])[-1]
+    return None
 
 
 def last(pattern, text):
@@ -140,6 +156,14 @@ def report_volta(preset):
     print("\n".join(line for line in (result.stdout + result.stderr).splitlines() if line.startswith("  |")), flush=True)
 
 
+def report_neon(preset):
+    """How often each NEON kernel ran under emulation, which is all that is known of them here."""
+    for case in ElementTree.parse(folder(preset) / "ctest.xml").getroot().iter("testcase"):
+        for kernel, runs, refused, bad in re.findall(r"^  (\w*neon\w*) +(\d+) +(\d+) +(\d+)", case.findtext("system-out") or "",
+                                                     re.MULTILINE):
+            print(f"  {case.get('name')}: {kernel} {runs} runs, {bad} failed ({refused} problems not its own)", flush=True)
+
+
 def run_mutants(env):
     """Errors planted in the kernels: (noticed by the checker, not noticed)."""
     result = subprocess.run([ROOT / "tests" / "mutation" / "run_mutants.sh"], cwd=ROOT, env=env, text=True,
@@ -162,9 +186,10 @@ def main():
         env["FA_TEST_LONG"] = "1"
     passed = failed = 0
     for preset in options.configuration or CONFIGURATIONS:
-        what, compiler, required = CONFIGURATIONS[preset]
-        if not shutil.which(compiler):
-            print(f"{preset} ({what}): not run, {compiler} is not installed")
+        what, _, required = CONFIGURATIONS[preset]
+        obstacle = missing(preset, env)
+        if obstacle:
+            print(f"{preset} ({what}): not run, {obstacle}")
             continue
         begin = time.monotonic()
         if not build(preset, options.long, env):
@@ -182,6 +207,8 @@ def main():
               f"in {time.monotonic() - built:.0f} s", flush=True)
         if preset == "release":
             report_volta(preset)
+        elif preset == "aarch64":
+            report_neon(preset)
     if options.long:
         good, bad = run_mutants(env)
         passed, failed = passed + good, failed + bad

@@ -355,7 +355,7 @@ typedef struct fa_kernel_info {
   size_t struct_size;
   const char *name;      /* "prefill_bf16_amx" */
   const char *device;    /* "cpu", "cuda", ... */
-  const char *arch;      /* "c", "avx2", "avx512", "amx", "standard", "eager", "sm70", ... */
+  const char *arch;      /* "c", "avx2", "avx512", "amx", "neon", "standard", "eager", "sm70", ... */
   const char *operation; /* "prefill", "decode" or "any" */
   uint32_t dtypes;       /* bit 1 << fa_dtype */
   uint32_t features;

@@ -60,6 +60,27 @@ static uint64_t detect(void) {
 #endif
   return isa;
 }
+#elif FA_ARM64 && defined(__linux__)
+#include <sys/auxv.h>
+
+/* Bits of the kernel's words, by their own names there less "HWCAP_": older headers lack the newer ones. */
+enum {
+  ASIMD = 1 << 1,     /* of AT_HWCAP */
+  ASIMDFHM = 1 << 23, /* of AT_HWCAP */
+  BF16 = 1 << 14      /* of AT_HWCAP2 */
+};
+
+static uint64_t detect(void) {
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  if (!(first & ASIMD)) return 0;
+  uint64_t isa = FA_CPU_NEON;
+  if (first & ASIMDFHM) isa |= FA_CPU_NEON_FHM;
+  if (second & BF16) isa |= FA_CPU_NEON_BF16;
+  return isa;
+}
+#elif FA_ARM64
+/* Other systems on 64-bit Arm all demand NEON; the rest is not asked for. */
+static uint64_t detect(void) { return FA_CPU_NEON; }
 #else
 static uint64_t detect(void) { return 0; }
 #endif
@@ -75,11 +96,52 @@ uint64_t fa_cpu_isa(void) {
   return isa & ~((uint64_t)1 << 63);
 }
 
+#if defined(__linux__)
+static int read_cache_entry(int index, const char *entry, char text[16]) {
+  char path[80];
+  snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/%s", index, entry);
+  FILE *file = fopen(path, "r");
+  const int was_read = file && fgets(text, 16, file);
+  if (file) fclose(file);
+  return was_read;
+}
+
+/* The first core's data or unified cache of this level; 0 when the system does not say. */
+static int64_t listed_cache_bytes(int level) {
+  char text[16];
+  for (int index = 0; index < 8 && read_cache_entry(index, "level", text); index++) {
+    if (atoi(text) != level || !read_cache_entry(index, "type", text) || text[0] == 'I') continue;
+    if (!read_cache_entry(index, "size", text)) continue;
+    char *unit;
+    const long size = strtol(text, &unit, 10);
+    return size > 0 ? (int64_t)size << (*unit == 'M' ? 20 : *unit == 'K' ? 10 : 0) : 0;
+  }
+  return 0;
+}
+#else
+static int64_t listed_cache_bytes(int level) {
+  (void)level;
+  return 0;
+}
+#endif
+
+/* Kept, as a run asks too and reads no files: racing first calls read the same. Bytes + 1, so that 0 is unknown. */
+static int64_t kept_cache_bytes(int level) {
+  static int64_t kept[4];
+  int64_t bytes = __atomic_load_n(&kept[level], __ATOMIC_RELAXED) - 1;
+  if (bytes < 0) {
+    bytes = listed_cache_bytes(level);
+    __atomic_store_n(&kept[level], bytes + 1, __ATOMIC_RELAXED);
+  }
+  return bytes;
+}
+
 int64_t fa_cpu_cache_bytes(int level) {
+  if (level < 1 || level > 3) return 0;
   long bytes = -1;
 #ifdef _SC_LEVEL1_DCACHE_SIZE
   static const int names[] = {0, _SC_LEVEL1_DCACHE_SIZE, _SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE};
-  if (level >= 1 && level <= 3) bytes = sysconf(names[level]);
+  bytes = sysconf(names[level]); /* glibc knows x86's */
 #endif
-  return bytes > 0 ? bytes : 0;
+  return bytes > 0 ? bytes : kept_cache_bytes(level);
 }

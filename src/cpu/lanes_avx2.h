@@ -1,5 +1,5 @@
 /* One vector of fp32 lanes in AVX2 with FMA and F16C: the operations that the shared kernels are written in.
- * lanes_avx512.h defines the same names; a file includes exactly one of the two. */
+ * lanes_avx512.h and lanes_neon.h define the same names; a file includes exactly one of them. */
 #ifndef FA_CPU_LANES_AVX2_H
 #define FA_CPU_LANES_AVX2_H
 

@@ -1,5 +1,5 @@
 /* One vector of fp32 lanes in AVX-512 (F, BW, DQ, VL): the operations that the shared kernels are written in.
- * lanes_avx2.h defines the same names; a file includes exactly one of the two. */
+ * lanes_avx2.h and lanes_neon.h define the same names; a file includes exactly one of them. */
 #ifndef FA_CPU_LANES_AVX512_H
 #define FA_CPU_LANES_AVX512_H
 

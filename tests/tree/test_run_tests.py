@@ -1,5 +1,6 @@
 """The sum behind `N passed, N failed`: nothing that failed or died may be counted as passed."""
 import importlib.util
+import os
 import pathlib
 
 import pytest
@@ -21,6 +22,8 @@ CMOCKA_BAD = ("[==========] Running 3 test(s).\n[  FAILED  ] b\n[==========] gro
     ("check", "seed 1\n1966 passed, 0 failed\n", (1966, 0, 0)),
     ("check", "1 passed, 0 failed of a part\n10 passed, 2 failed\n", (10, 2, 0)),
     ("check", "seed 1\n", None),
+    ("check_cortex_a72", "seed 1\n10 passed, 0 failed\n", (10, 0, 0)),
+    ("check_neon_bf16", "seed 1\n", None),
     ("pytest", "....\n177 passed, 1 skipped in 4.81s\n", (177, 0, 1)),
     ("pytest", "F\n1 failed, 274 passed, 1 skipped, 11 warnings in 108.53s (0:01:48)\n", (274, 1, 1)),
     ("pytest", "2 failed, 3 errors in 0.50s\n", (0, 5, 0)),
@@ -59,6 +62,19 @@ def test_a_program_without_a_report_that_succeeds_counts_once(tmp_path, monkeypa
 @pytest.mark.parametrize("name", ["check", "check_ascend", "mutate_order", "pytest"])
 def test_check_and_pytest_owe_a_report(tmp_path, monkeypatch, name):
     assert report(tmp_path, monkeypatch, (name, "run", ""))[:3] == (0, 1, 0)
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr(run_tests.shutil, "which", lambda program: None if program.startswith("qemu") else program)
+    assert run_tests.missing("aarch64", {}) == "qemu-aarch64-static is not installed"
+    assert run_tests.missing("release", {}) is None
+
+
+def test_libraries_for_arm_that_cannot_be_brought_are_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_tests.shutil, "which", lambda program: program)
+    (tmp_path / "arm64").mkdir()
+    obstacle = run_tests.missing("aarch64", {"FA_ARM64_PACKAGES": str(tmp_path / "arm64"), "PATH": os.environ["PATH"]})
+    assert obstacle.startswith("fetch_arm64: ") and "'complete'" in obstacle
 
 
 def test_no_report_of_ctest_is_a_failure(tmp_path, monkeypatch):

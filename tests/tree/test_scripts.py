@@ -93,6 +93,28 @@ def test_ptxas_by_the_python_of_the_checkout(root, tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{tmp_path}/cache/ptxas/ptxas\n", "")
 
 
+def test_arm64_libraries_without_a_mirror(root, tmp_path):
+    """No package source: one line of apt's, one of the script's, and nothing left behind."""
+    config = tmp_path / "apt.conf"
+    config.write_text('Dir::Etc::SourceList "/dev/null";\nDir::Etc::SourceParts "/dev/null";\n')
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    result = run(root / "scripts" / "fetch_arm64.sh", FA_ARM64_PACKAGES=str(cache / "arm64"), APT_CONFIG=str(config))
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.splitlines()[-1].startswith("fetch_arm64: apt could not get these for arm64")
+    assert list(cache.iterdir()) == []
+
+
+def test_arm64_libraries_are_fetched_once_and_replace_nothing(root, tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    result = run(root / "scripts" / "fetch_arm64.sh", FA_ARM64_PACKAGES=str(tmp_path))
+    assert result.returncode == 1 and "holds no file 'complete'" in result.stderr and result.stderr.count("\n") == 1
+    (tmp_path / "complete").touch()
+    result = run(root / "scripts" / "fetch_arm64.sh", FA_ARM64_PACKAGES=str(tmp_path))
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{tmp_path}\n", "")
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
 PTX = ".version 9.0\n.target sm_75\n"
 
 
