@@ -378,7 +378,8 @@ fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void
   const int64_t threads = fa_max(fa_min(plan->context->threads, bytes / THREAD_BYTES), 1);
   if (heads_interleave(&args->k, p->heads_kv) && heads_interleave(&args->v, p->heads_kv))
     t.block = most_heads(p);
-  while (t.block > 1 && parts * fa_ceil_div(p->heads_kv, t.block) < 4 * threads)
+  /* One thread has nothing to balance, and reads best from end to end. */
+  while (threads > 1 && t.block > 1 && parts * fa_ceil_div(p->heads_kv, t.block) < 4 * threads)
     t.block = fa_ceil_div(t.block, 2);
   t.blocks = fa_ceil_div(p->heads_kv, t.block);
   memset(t.finished, 0, (size_t)(p->batch * t.blocks) * sizeof *t.finished);
