@@ -108,7 +108,7 @@ static int read_dtypes(const char *text, fa_dtype dtypes[3], int *count) {
     fa_dtype dtype = FA_FLOAT32;
     bool right = fa_options_dtype(name, &dtype) && dtype <= FA_BFLOAT16 && *count < 3;
     for (int n = 0; n < *count && n < 3; n++) right = right && dtypes[n] != dtype;
-    if (!right) return fa_usage_error("--dtype is '%s'; it must be some of f32, f16, bf16 with commas between", text);
+    if (!right) return fa_usage_error("--dtype is '%.64s'; it must be some of f32, f16, bf16 with commas between", text);
     dtypes[(*count)++] = dtype;
     if (at[length] == '\0') return FA_EXIT_OK;
     at += length + 1;

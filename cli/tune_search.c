@@ -200,6 +200,7 @@ static int try_out(search *s, candidate *one) {
   one->is_short = ms < FA_BENCH_SHORT_MS;
   one->in_a_row = fa_bench_in_a_row(ms);
   one->ms[0] = ms;
+  one->rounds = 1; /* all that is known of one that is out */
   one->is_out = s->list[0].ms[0] * 2.0 * HOPELESS < ms; /* one run is noise; far away is far away */
   return FA_EXIT_OK;
 }
@@ -220,12 +221,13 @@ static double median_of(const candidate *one, double *minimum) {
   return median;
 }
 
-/* The fastest by median from `from` on, -1 if there is none. */
+/* The fastest by median from `from` on, of those that are out only where all are; -1 if there is none. */
 static int best_of(const search *s, int from) {
   int best = -1;
   for (int n = from; n < s->count; n++) {
-    if (s->list[n].is_out || !s->list[n].rounds) continue;
-    if (best < 0 || median_of(&s->list[n], NULL) < median_of(&s->list[best], NULL)) best = n;
+    const bool is_first = best < 0 || (s->list[best].is_out && !s->list[n].is_out);
+    if (!is_first && s->list[n].is_out && !s->list[best].is_out) continue;
+    if (is_first || median_of(&s->list[n], NULL) < median_of(&s->list[best], NULL)) best = n;
   }
   return best;
 }
@@ -237,7 +239,8 @@ static int sample_all(search *s, int first, double ms) {
     const int code = try_out(s, &s->list[n]);
     if (code) return code;
   }
-  for (int n = 0; n < s->count; n++) s->list[n].rounds = 0;
+  for (int n = 0; n < s->count; n++)
+    if (!s->list[n].is_out) s->list[n].rounds = 0;
   const double end = fa_bench_now_ms() + ms;
   for (int round = 0; round < MOST_ROUNDS; round++) {
     if (round >= LEAST_ROUNDS && fa_bench_now_ms() > end) break;
@@ -248,8 +251,7 @@ static int sample_all(search *s, int first, double ms) {
       if (status) return fa_library_error(status);
     }
     const double best = median_of(&s->list[best_of(s, 0)], NULL);
-    for (int n = 1; n < s->count; n++)
-      s->list[n].is_out |= !s->list[n].rounds || median_of(&s->list[n], NULL) > HOPELESS * best;
+    for (int n = 1; n < s->count; n++) s->list[n].is_out |= median_of(&s->list[n], NULL) > HOPELESS * best;
   }
   return FA_EXIT_OK;
 }
