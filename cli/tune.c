@@ -35,11 +35,12 @@ static const fa_command_help help = {
     "Measures, on this machine's CPU, what a plan could choose for usual problems: kernels,\n"
     "level-one tiles, parts a long cache is cut into. Results are checked first, alternatives\n"
     "take turns, and the best is measured again beside the rule's choice. What is then faster\n"
-    "by more than 3 % in median and minimum goes into a file. The library plans by that file\n"
-    "when FASTATTENTION_TUNING names it, for problems of the same kind and about the same size,\n"
-    "on the processor and with the number of threads it was measured with. `fastattn info`\n"
-    "shows what is then chosen. Without --quick or --full it takes about a quarter of an hour.\n"
-    "With --kernel only that kernel or family is tried.",
+    "in nearly every turn, by 3 % and more than the noise, goes into a file. Let nothing else\n"
+    "run on the machine meanwhile. The library plans by that file when FASTATTENTION_TUNING\n"
+    "names it, for problems of the same kind and about the same size, on the processor and\n"
+    "with the number of threads it was measured with; `fastattn info` shows what is then\n"
+    "chosen. Without --quick or --full it takes about a quarter of an hour. With --kernel\n"
+    "only that kernel or family is tried.",
     "  fastattn tune --quick --out $HOME/fastattention.tuning\n"
     "  FASTATTENTION_TUNING=$HOME/fastattention.tuning fastattn info"};
 
@@ -198,6 +199,8 @@ static void add_row(cJSON *rows, const fa_bench_case *c, const fa_tune_result *r
   cJSON_AddNumberToObject(row, "speedup", r->rule.ms / r->best.ms);
   cJSON_AddBoolToObject(row, "kept", r->is_better);
   cJSON_AddNumberToObject(row, "tried", r->tried);
+  cJSON_AddNumberToObject(row, "rounds", r->rounds);
+  cJSON_AddNumberToObject(row, "wins", r->wins);
   cJSON_AddNumberToObject(row, "max_err", r->max_err);
   cJSON_AddNumberToObject(row, "threads", threads);
   cJSON_AddStringToObject(row, "machine", device->description);
@@ -211,7 +214,7 @@ typedef struct tuning {
   fa_device_info device;
   fa_output file, json;
   cJSON *rows;
-  int kept;
+  int kept, busy;
 } tuning;
 
 static bool prints_text(void) { return fa_options_prints_text(&options.common) && strcmp(options.out, "-") != 0; }
@@ -232,6 +235,7 @@ static int tune_one(tuning *t, const fa_bench_case *c, int n, int count) {
   if (code) return code;
   if (prints_text()) print_row(c, &result);
   add_row(t->rows, c, &result, &t->device, fa_context_threads(t->context));
+  t->busy += result.rule.ms > FA_TUNE_BUSY * result.rule.ms_min;
   if (!result.is_better) return FA_EXIT_OK;
   t->kept++;
   const fa_attention_problem problem = fa_bench_problem(c, NULL);
@@ -253,7 +257,11 @@ static int commit(tuning *t) {
   snprintf(said, sizeof said, "%d of %d problems have an entry in %.200s", t->kept, cJSON_GetArraySize(t->rows), options.out);
   int code = options.common.json ? fa_output_json(&t->json, t->rows) : FA_EXIT_OK;
   if (!code) code = fa_output_commit(&t->file);
-  if (!code && prints_text()) printf("%s; FASTATTENTION_TUNING=%s makes plans follow it\n", said, options.out);
+  if (code || !prints_text()) return code;
+  if (t->busy)
+    printf("the machine was busy with something else during %d problems (medians more than a quarter above minima): little\n"
+           "can be told apart then; better run it again when nothing else runs\n", t->busy);
+  printf("%s; FASTATTENTION_TUNING=%s makes plans follow it\n", said, options.out);
   return code;
 }
 

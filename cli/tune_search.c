@@ -10,7 +10,7 @@
 #include "convert.h"
 #include "process_memory.h"
 
-enum { SEED = 20, MOST_CANDIDATES = 64, MOST_ROUNDS = 15, LEAST_ROUNDS = 3 };
+enum { SEED = 20, MOST_CANDIDATES = 64, MOST_ROUNDS = 15, LEAST_ROUNDS = 3, LEAST_AGAIN = 7 };
 
 /* After its first timed runs a candidate this far behind the best has no chance. */
 #define HOPELESS 1.25
@@ -265,6 +265,14 @@ static void keep(const candidate *one, fa_tune_measured *measured) {
   measured->ms = median_of(one, &measured->ms_min);
 }
 
+/* Better in median and minimum, by half of what one median is off its own minimum, and in all turns but one in seven. */
+static bool beats(const fa_tune_result *r) {
+  const double spread = r->rule.ms / r->rule.ms_min - 1.0;
+  const double needed = fmax(FA_TUNE_NOISE, 1.0 + 0.5 * spread);
+  return r->best.ms * needed <= r->rule.ms && r->best.ms_min * FA_TUNE_NOISE <= r->rule.ms_min &&
+         r->wins >= r->rounds - r->rounds / 7;
+}
+
 /* The best of many noisy medians looks better than it is: so it and the rule's choice are measured afresh, in turns,
  * and only that counts. */
 static int confirm(search *s, int best, fa_tune_result *result) {
@@ -272,17 +280,18 @@ static int confirm(search *s, int best, fa_tune_result *result) {
   const double end = fa_bench_now_ms() + s->effort->ms / 2.0;
   pair[0]->rounds = pair[1]->rounds = 0;
   for (int round = 0; round < MOST_ROUNDS; round++) {
-    if (round >= LEAST_ROUNDS && fa_bench_now_ms() > end) break;
+    if (round >= LEAST_AGAIN && fa_bench_now_ms() > end) break;
     show(s, "again", round + 1, MOST_ROUNDS);
     for (int turn = 0; turn < 2; turn++) { /* neither is always the first */
       const fa_status status = sample(s, pair[(round + turn) % 2]);
       if (status) return fa_library_error(status);
     }
+    result->rounds++;
+    result->wins += pair[1]->ms[round] < pair[0]->ms[round];
   }
   keep(pair[0], &result->rule);
   keep(pair[1], &result->best);
-  result->is_better = result->best.ms * FA_TUNE_NOISE <= result->rule.ms &&
-                      result->best.ms_min * FA_TUNE_NOISE <= result->rule.ms_min;
+  result->is_better = beats(result);
   if (!result->is_better) return FA_EXIT_OK;
   const fa_status status = run_once(s, pair[1]);
   return status ? fa_library_error(status) : check_rows(s, pair[1]);
@@ -307,9 +316,10 @@ static int search_all(search *s, const char *only, fa_tune_result *result) {
   if (code) return code;
   result->tried = s->count - 1;
   const int best = best_of(s, 1);
-  if (best > 0) return confirm(s, best, result);
-  keep(&s->list[0], &result->rule);
-  result->best = result->rule;
+  const candidate *const rule = &s->list[0];
+  if (best > 0 && median_of(&s->list[best], NULL) < median_of(rule, NULL)) return confirm(s, best, result);
+  keep(rule, &result->rule);
+  keep(best > 0 ? &s->list[best] : rule, &result->best);
   return FA_EXIT_OK;
 }
 

@@ -189,8 +189,10 @@ static void ask_for_layout(const fa_case *c, int32_t k, fa_plan **plan, char *sa
     fa_plan *other = NULL;
     choice.kernel = (*plan)->kernel->name;
     if (splits) choice.kv_splits = fa_random_range(&random, 1, 9);
-    else choice.level1_rows = own->level2_rows * fa_random_range(&random, 0, 12);
-    if (!splits) choice.level1_keys = own->level2_keys * fa_random_range(&random, choice.level1_rows == 0, 4);
+    else choice.level1_rows = own->level2_rows * fa_random_range(&random, 0, (int64_t)1 << fa_random_range(&random, 0, 7));
+    if (!splits)
+      choice.level1_keys = own->level2_keys * fa_random_range(&random, choice.level1_rows == 0,
+                                                              (int64_t)1 << fa_random_range(&random, 0, 5));
     if (fa_plan_create_with((*plan)->context, &c->problem, &choice, &other) != FA_OK) continue;
     snprintf(said, said_size, "    asked for level one %lldx%lld, %lld splits (0: its own)\n", (long long)choice.level1_rows,
              (long long)choice.level1_keys, (long long)choice.kv_splits);
