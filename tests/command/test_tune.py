@@ -117,6 +117,7 @@ def test_an_interrupted_search_leaves_no_file(build, tmp_path):
     deadline = time.monotonic() + 60
     while not os.listdir(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.01)
+    time.sleep(0.5)  # into the first search
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT and os.listdir(tmp_path) == []
