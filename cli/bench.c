@@ -72,26 +72,6 @@ static const suite_case decode_suite[] = {
     {"8,32,8,1,4096,128", FA_BFLOAT16, 0},
 };
 
-static int read_shape(const char *text, fa_bench_case *c) {
-  int64_t size[7];
-  int count = fa_options_integers(text, 6, 7, size);
-  for (int i = 0; i < count; i++) {
-    if (size[i] < 1 || size[i] > INT32_MAX) count = -1;
-  }
-  if (count < 0) {
-    return fa_usage_error("--shape is '%s'; it must be 6 or 7 integers of at least 1: B,HQ,HKV,SQ,SKV,D[,DV]",
-                          text);
-  }
-  c->batch = size[0];
-  c->heads_q = size[1];
-  c->heads_kv = size[2];
-  c->seqlen_q = size[3];
-  c->seqlen_kv = size[4];
-  c->head_dim_qk = size[5];
-  c->head_dim_v = count == 7 ? size[6] : size[5];
-  return FA_EXIT_OK;
-}
-
 /* Everything but the shape. */
 static int read_options(const char *operation, fa_bench_case *c) {
   memset(c, 0, sizeof *c);
@@ -272,9 +252,9 @@ static int bench_shapes(fa_context *context, const fa_device_info *device, fa_be
   int code = FA_EXIT_OK;
   if (!options.suite) {
     /* all of them before the first is timed: a slip in the last should not cost the wait */
-    for (const char **shape = options.shapes; *shape && !code; shape++) code = read_shape(*shape, c);
+    for (const char **shape = options.shapes; *shape && !code; shape++) code = fa_bench_read_shape(*shape, c);
     for (const char **shape = options.shapes; *shape && !code; shape++) {
-      code = read_shape(*shape, c);
+      code = fa_bench_read_shape(*shape, c);
       if (!code) code = bench_one(context, device, c, rows);
     }
     return code;
@@ -283,7 +263,7 @@ static int bench_shapes(fa_context *context, const fa_device_info *device, fa_be
   const size_t count =
       c->is_decode ? sizeof decode_suite / sizeof *suite : sizeof prefill_suite / sizeof *suite;
   for (size_t i = 0; i < count && !code; i++) {
-    code = read_shape(suite[i].shape, c);
+    code = fa_bench_read_shape(suite[i].shape, c);
     c->dtype = c->kv_dtype = suite[i].dtype;
     c->causal = suite[i].causal;
     if (!code) code = bench_one(context, device, c, rows);

@@ -7,6 +7,26 @@
 
 #include "convert.h"
 
+int fa_bench_read_shape(const char *text, fa_bench_case *c) {
+  int64_t size[7];
+  int count = fa_options_integers(text, 6, 7, size);
+  for (int i = 0; i < count; i++) {
+    if (size[i] < 1 || size[i] > INT32_MAX) count = -1;
+  }
+  if (count < 0) {
+    return fa_usage_error("--shape is '%s'; it must be 6 or 7 integers of at least 1: B,HQ,HKV,SQ,SKV,D[,DV]",
+                          text);
+  }
+  c->batch = size[0];
+  c->heads_q = size[1];
+  c->heads_kv = size[2];
+  c->seqlen_q = size[3];
+  c->seqlen_kv = size[4];
+  c->head_dim_qk = size[5];
+  c->head_dim_v = count == 7 ? size[6] : size[5];
+  return FA_EXIT_OK;
+}
+
 char *fa_bench_shape_text(const fa_bench_case *c, char text[FA_BENCH_SHAPE_TEXT]) {
   const int length = snprintf(text, FA_BENCH_SHAPE_TEXT,
                               "%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64,

@@ -16,6 +16,9 @@ typedef struct fa_bench_case {
   int32_t kv_splits;  /* 0: the kernel chooses */
 } fa_bench_case;
 
+/* Sizes of --shape, at least 1 each. FA_EXIT_OK, or prints and returns the exit code. */
+int fa_bench_read_shape(const char *text, fa_bench_case *c);
+
 /* "1,32,8,4096,4096,128" with a seventh number where the head sizes differ. */
 #define FA_BENCH_SHAPE_TEXT 160
 char *fa_bench_shape_text(const fa_bench_case *c, char text[FA_BENCH_SHAPE_TEXT]);

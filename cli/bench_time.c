@@ -3,19 +3,13 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "bench_clock.h"
 #include "bench_roof.h"
 #include "bench_verify.h"
 #include "process_memory.h"
 
 enum { SEED = 20, MOST_REPEATS = 1000 };
-
-/* A run shorter than this gets an untimed one before it, as in a loop over tokens; the others would find
- * caches in the state the previous contender left. */
-#define SHORT_MS 50.0
-/* ... and shorter than this is timed several in a row, for the clock's sake. */
-#define TINY_MS 1.0
 
 typedef struct contender {
   fa_plan *plan;
@@ -23,23 +17,6 @@ typedef struct contender {
   bool is_short;
   double ms[MOST_REPEATS];
 } contender;
-
-static double now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static int compare_doubles(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-/* Sorts values. */
-static double median(double *values, int count) {
-  qsort(values, (size_t)count, sizeof *values, compare_doubles);
-  return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
-}
 
 typedef struct bench {
   fa_context *context;
@@ -105,20 +82,20 @@ static int must_fit(fa_bench_who who, fa_bench_timing *timing, size_t data_bytes
 static fa_status warm_up(bench *b, fa_bench_who who) {
   contender *const one = &b->contender[who];
   fa_status status = run_once(b, one->plan);
-  const double begin = now_ms();
+  const double begin = fa_bench_now_ms();
   if (!status) status = run_once(b, one->plan);
-  const double ms = now_ms() - begin;
-  one->is_short = ms < SHORT_MS;
-  one->in_a_row = ms < TINY_MS ? (int)(TINY_MS / (ms > 0.001 ? ms : 0.001)) + 1 : 1;
+  const double ms = fa_bench_now_ms() - begin;
+  one->is_short = ms < FA_BENCH_SHORT_MS;
+  one->in_a_row = fa_bench_in_a_row(ms);
   return status;
 }
 
 static fa_status sample(bench *b, fa_bench_who who, int repeat) {
   contender *const one = &b->contender[who];
   fa_status status = one->is_short ? run_once(b, one->plan) : FA_OK;
-  const double begin = now_ms();
+  const double begin = fa_bench_now_ms();
   for (int i = 0; i < one->in_a_row && !status; i++) status = run_once(b, one->plan);
-  one->ms[repeat] = (now_ms() - begin) / one->in_a_row;
+  one->ms[repeat] = (fa_bench_now_ms() - begin) / one->in_a_row;
   return status;
 }
 
@@ -129,7 +106,7 @@ static double sample_read(const bench *b, const fa_device_info *device, int thre
                            (size_t)fa_bench_key_bytes(b->c, b->c->head_dim_v)};
   const double first = fa_roof_bandwidth(device->isa, threads, streams, memory, bytes);
   const double ms = (double)(bytes[0] + bytes[1]) / first * 1e-6;
-  return ms > SHORT_MS ? first : fa_roof_bandwidth(device->isa, threads, streams, memory, bytes);
+  return ms > FA_BENCH_SHORT_MS ? first : fa_roof_bandwidth(device->isa, threads, streams, memory, bytes);
 }
 
 static int time_all(bench *b, const fa_device_info *device, int repeats, fa_bench_result *result) {
@@ -158,12 +135,12 @@ static int time_all(bench *b, const fa_device_info *device, int repeats, fa_benc
   for (int who = 0; who < FA_BENCH_CONTENDERS; who++) {
     fa_bench_timing *const timing = &result->timing[who];
     if (!timing->ran) continue;
-    timing->ms = median(b->contender[who].ms, repeats);
+    timing->ms = fa_bench_median(b->contender[who].ms, repeats);
     timing->ms_min = b->contender[who].ms[0];
   }
   if (has_roof) {
-    result->roof = median(roofs, repeats);
-    if (b->c->is_decode) result->plain_read = median(plain_reads, repeats);
+    result->roof = fa_bench_median(roofs, repeats);
+    if (b->c->is_decode) result->plain_read = fa_bench_median(plain_reads, repeats);
     result->roof_name = b->c->is_decode ? "a read of the same bytes, four streams a thread" : unit->name;
   }
   return FA_EXIT_OK;

@@ -2,7 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_time.h"
 #include "commands.h"
+#include "fastattention/fa_tuning.h"
 #include "options.h"
 
 static struct { fa_common_options common; } options = {FA_COMMON_OPTIONS_INIT};
@@ -16,7 +18,8 @@ static const fa_command_help help = {
     "Shows the devices found, the kernels of this build and the features each has, and\n"
     "for a few typical problems which kernel is chosen, with which tiles, and why.\n"
     "Tiles have two levels: the first fills the large near memory (L2 cache), the second\n"
-    "the unit that multiplies (registers, AMX tiles); each is query rows x keys.",
+    "the unit that multiplies (registers, AMX tiles); each is query rows x keys. A tuning\n"
+    "file (see `fastattn tune`) is named by FASTATTENTION_TUNING.",
     "  fastattn info\n"
     "  fastattn info --json - | python3 -m json.tool"};
 
@@ -33,11 +36,13 @@ typedef struct typical {
 static const typical typicals[] = {
     {"prompt of 4K tokens, bf16", FA_BFLOAT16, 32, 8, 4096, 4096, 128, 128, 1, -1, 0.0f, 0},
     {"prompt of 4K tokens, f16", FA_FLOAT16, 32, 8, 4096, 4096, 128, 128, 1, -1, 0.0f, 0},
+    {"prompt of 512 tokens, bf16", FA_BFLOAT16, 32, 8, 512, 512, 128, 128, 1, -1, 0.0f, 0},
     {"prompt of 4K tokens, f32", FA_FLOAT32, 32, 8, 4096, 4096, 128, 128, 1, -1, 0.0f, 0},
     {"small model's prompt, f32", FA_FLOAT32, 9, 3, 512, 512, 64, 64, 1, -1, 0.0f, 0},
     {"sliding window and softcap, bf16", FA_BFLOAT16, 8, 4, 8192, 8192, 256, 256, 1, 4096, 50.0f, 0},
     {"MLA prompt (192/128), bf16", FA_BFLOAT16, 16, 16, 4096, 4096, 192, 128, 1, -1, 0.0f, 0},
     {"next token after 256K, bf16", FA_BFLOAT16, 32, 8, 1, 262144, 128, 128, 1, -1, 0.0f, 0},
+    {"next token after 4K, bf16", FA_BFLOAT16, 32, 8, 1, 4096, 128, 128, 1, -1, 0.0f, 0},
     {"next token after 4K, f32", FA_FLOAT32, 32, 8, 1, 4096, 128, 128, 1, -1, 0.0f, 0},
     {"next token, paged cache, f16", FA_FLOAT16, 32, 8, 1, 32768, 128, 128, 1, -1, 0.0f, 64},
 };
@@ -194,6 +199,26 @@ static void print_wrapped(const char *text) {
   }
 }
 
+/* What plans go by besides the problem. */
+static void print_tuning(fa_context *context) {
+  fa_tuning_info tuning = FA_TUNING_INFO_INIT;
+  if (fa_tuning_describe(context, &tuning)) return;
+  printf("\nTuning\n");
+  if (tuning.path) {
+    printf("  %s\n", tuning.path);
+    print_wrapped(tuning.why);
+  } else {
+    printf("  %s: FASTATTENTION_TUNING is not set\n", tuning.why);
+  }
+  fa_device_info d = FA_DEVICE_INFO_INIT;
+  char text[24];
+  if (!fa_is_device_of(options.common.device, "cpu") || fa_bench_find_device(options.common.device, &d)) return;
+  if (d.cache_l2_bytes)
+    printf("  the rule's tiles are for an L2 of %s a core\n", bytes_text(d.cache_l2_bytes, text));
+  else
+    printf("  the rule's tiles are for an L2 of 1 MiB a core: the system does not say how large it is\n");
+}
+
 static void print_choices(fa_context *context) {
   printf("\nWhat would be chosen with %d threads (shape is B,HQ,HKV,SQ,SKV,D[,DV])\n",
          fa_context_threads(context));
@@ -279,6 +304,19 @@ static void add_kernels(cJSON *info) {
   }
 }
 
+static void add_tuning(cJSON *info, fa_context *context) {
+  fa_tuning_info tuning = FA_TUNING_INFO_INIT;
+  cJSON *const object = cJSON_AddObjectToObject(info, "tuning");
+  if (fa_tuning_describe(context, &tuning)) return;
+  if (tuning.path)
+    cJSON_AddStringToObject(object, "file", tuning.path);
+  else
+    cJSON_AddNullToObject(object, "file");
+  cJSON_AddBoolToObject(object, "used", tuning.used);
+  cJSON_AddStringToObject(object, "why", tuning.why);
+  cJSON_AddNumberToObject(object, "entries", tuning.entries);
+}
+
 static void add_choices(cJSON *info, fa_context *context) {
   cJSON *const choices = cJSON_AddArrayToObject(info, "choices");
   for (int i = 0; i < TYPICALS; i++) {
@@ -329,6 +367,7 @@ static int write_json(fa_context *context) {
   add_devices(info);
   add_missing(info);
   add_kernels(info);
+  add_tuning(info, context);
   add_choices(info, context);
   code = fa_output_json(&output, info);
   cJSON_Delete(info);
@@ -350,6 +389,7 @@ int fa_info_command(int argc, const char **argv) {
     printf("FastAttention %s (commit %s)\n\n", fa_version(), fa_commit());
     print_devices();
     print_kernels();
+    print_tuning(context);
     print_choices(context);
   }
   if (options.common.json) code = write_json(context);

@@ -36,6 +36,7 @@ static const struct {
     {"run", "attention on arrays in .npy files", fa_run_command},
     {"check", "every kernel against the reference, on random shapes", fa_check_command},
     {"bench", "time prefill or decode, beside standard attention", fa_bench_command},
+    {"tune", "measure kernels, tiles and splits, and keep what beats the rule in a file", fa_tune_command},
     {"report", "checks, times and describes this machine in one file to send", fa_report_command},
     {"sim", "the kernels for Ascend NPUs on an emulated one: results, hazards, model times", fa_sim_command},
     {"generate", "let a language model (GGUF) continue a text", fa_generate_command},
@@ -55,7 +56,7 @@ static void print_help(void) {
 int main(int argc, const char **argv) {
   if (argc < 2) {
     return fa_usage_error(
-        "a subcommand is missing: info, run, check, bench, report, sim, generate or perplexity; "
+        "a subcommand is missing: info, run, check, bench, tune, report, sim, generate or perplexity; "
         "`fastattn --help` explains them");
   }
   const char *const name = argv[1];

@@ -7,6 +7,7 @@
 
 #include "check/check_crash.h"
 #include "check/check_session.h"
+#include "fastattention/fa_tuning.h"
 #include "ref/ref.h"
 
 enum { HANGING_SECONDS = 120 };
@@ -176,6 +177,31 @@ static fa_status grant_unfused_loss(fa_case *c, const fa_kernel *kernel) {
   return loss.overflows || hidden ? FA_ERROR_UNSUPPORTED : FA_OK;
 }
 
+/* In every third case another layout than the kernel's own, of the seed alone: tuning files may ask for any that the
+ * kernel takes. Leaves the plan where it takes neither tiles nor splits; said: what was asked for. */
+static void ask_for_layout(const fa_case *c, int32_t k, fa_plan **plan, char *said, size_t said_size) {
+  fa_random random = {c->seed + 1000003u * (uint64_t)k};
+  const fa_tiles *own = &(*plan)->tiles;
+  said[0] = '\0';
+  if (fa_random_range(&random, 0, 2) != 0) return;
+  for (int splits = 0; splits <= 1; splits++) {
+    fa_plan_choice choice = FA_PLAN_CHOICE_INIT;
+    fa_plan *other = NULL;
+    choice.kernel = (*plan)->kernel->name;
+    if (splits) choice.kv_splits = fa_random_range(&random, 1, 9);
+    else choice.level1_rows = own->level2_rows * fa_random_range(&random, 0, (int64_t)1 << fa_random_range(&random, 0, 7));
+    if (!splits)
+      choice.level1_keys = own->level2_keys * fa_random_range(&random, choice.level1_rows == 0,
+                                                              (int64_t)1 << fa_random_range(&random, 0, 5));
+    if (fa_plan_create_with((*plan)->context, &c->problem, &choice, &other) != FA_OK) continue;
+    snprintf(said, said_size, "    asked for level one %lldx%lld, %lld splits (0: its own)\n", (long long)choice.level1_rows,
+             (long long)choice.level1_keys, (long long)choice.kv_splits);
+    fa_plan_destroy(*plan);
+    *plan = other;
+    return;
+  }
+}
+
 /* Plan and run on one context. Returns FA_OK also for what failed and was reported. */
 static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64_t number,
                             const char *problem) {
@@ -187,6 +213,8 @@ static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64
   const fa_status status = fa_plan_create(context, &c->problem, &a.plan);
   c->problem.kernel = NULL;
   if (status == FA_ERROR_UNSUPPORTED) return status;
+  char asked[120] = "";
+  if (status == FA_OK && !a.kernel->is_baseline) ask_for_layout(c, k, &a.plan, asked, sizeof asked);
 
   verdict.passed = 1;
   verdict.max_error = 0.0;
@@ -210,6 +238,7 @@ static fa_status run_kernel(fa_session *s, int32_t k, fa_context *context, int64
     }
   }
   fa_plan_destroy(a.plan);
+  if (!verdict.passed && asked[0]) fa_verdict_fail(&verdict, "%s", asked);
   if (verdict.max_error > s->kernels[k].worst) s->kernels[k].worst = verdict.max_error;
   if (verdict.passed)
     s->passed++;

@@ -6,6 +6,7 @@
 #include "core/descriptor.h"
 #include "core/kernel.h"
 #include "core/status.h"
+#include "core/tuning.h"
 
 #define HOST_ALIGNMENT 64
 
@@ -98,12 +99,18 @@ fa_status fa_context_create(const fa_context_options *options, fa_context **cont
     fa_host_free(&blank, made);
     return status;
   }
+  status = fa_tuning_from_environment(made);
+  if (status != FA_OK) {
+    fa_context_destroy(made);
+    return status;
+  }
   *context = made;
   return FA_OK;
 }
 
 void fa_context_destroy(fa_context *context) {
   if (!context) return;
+  fa_host_free(context, context->tuning);
   context->backend->context_close(context);
   const fa_context copy = *context;
   fa_host_free(&copy, context);

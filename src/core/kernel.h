@@ -29,7 +29,8 @@ typedef struct fa_kernel {
   int32_t is_baseline;
 
   /* Looks at plan->problem; fills tiles, kv_splits and kernel_workspace_bytes, and kernel_data if it needs some. What it
-   * writes to reason (to 199 characters) stands behind why the kernel was taken.
+   * writes to reason (to 199 characters) stands behind why the kernel was taken. A kernel whose level-one tiles or splits
+   * may be asked for (plan->request) begins with fa_check_request.
    * FA_ERROR_UNSUPPORTED passes the problem on to the next kernel of the table. */
   fa_status (*prepare)(fa_plan *plan);
   /* Frees kernel_data; NULL when there is none. */
@@ -47,11 +48,20 @@ typedef struct fa_tiles {
   int64_t level2_keys;
 } fa_tiles;
 
+/* What prepare is asked to lay out in place of its own choice; 0 leaves one open. */
+typedef struct fa_request {
+  int64_t level1_rows;
+  int64_t level1_keys;
+  int64_t kv_splits;
+  int32_t is_taken; /* the kernel has looked at it (fa_check_request) */
+} fa_request;
+
 struct fa_plan {
   fa_context *context;
   const fa_kernel *kernel;
   fa_attention_problem problem; /* scale resolved; kernel NULL */
   int64_t group;                /* query heads a KV head */
+  fa_request request;
   fa_tiles tiles;
   int64_t kv_splits; /* >= 1 */
   size_t kernel_workspace_bytes;
@@ -60,12 +70,21 @@ struct fa_plan {
   char reason[400];
 };
 
+/* Whether plan->request is something the kernel can lay out: rows and keys multiples of their step up to their most
+ * (a step of 0: not to be asked for), splits up to theirs. The bounds keep the workspace small whatever a tuning file
+ * says; what exceeds the problem is the kernel's to cut. ARGUMENT with a line otherwise. */
+fa_status fa_check_request(fa_plan *plan, int64_t row_step, int64_t most_rows, int64_t key_step, int64_t most_keys,
+                           int64_t most_splits);
+
+typedef struct fa_tuning fa_tuning;
+
 struct fa_context {
   const fa_backend *backend;
   int32_t device_index;
   int32_t threads;
   fa_allocator allocator;
   void *backend_data;
+  fa_tuning *tuning; /* NULL: plans go by rule */
 };
 
 /* Through the context's allocator. fa_host_allocate sets the error line when it returns NULL. */

@@ -1,4 +1,5 @@
-/* Plans: check the problem, walk the kernel table, let the first kernel that takes it lay out its tiles. */
+/* Plans: check the problem, follow the tuning file if it has an entry, else walk the kernel table and let the first
+ * kernel that takes the problem lay out its tiles. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "core/kernel.h"
 #include "core/problem.h"
 #include "core/status.h"
+#include "core/tuning.h"
 
 #define WORKSPACE_ALIGNMENT 64
 
@@ -57,19 +59,96 @@ static int is_wanted(const fa_kernel *kernel, const char *wanted) {
 static void reset_choice(fa_plan *plan, const fa_kernel *kernel) {
   plan->kernel = kernel;
   memset(&plan->tiles, 0, sizeof plan->tiles);
+  plan->request = (fa_request){0, 0, 0, 0};
   plan->kv_splits = 1;
   plan->kernel_workspace_bytes = 0;
   plan->kernel_data = NULL;
   plan->reason[0] = '\0';
 }
 
-/* Why this kernel, what the kernel itself has to say, and which one was passed over. */
-static void add_reason(fa_plan *plan, const char *wanted, const char *last_obstacle) {
+/* Why this kernel, then what the kernel itself has to say. */
+static void begin_reason(fa_plan *plan, const char *why) {
   char said[200];
   snprintf(said, sizeof said, "%.199s", plan->reason);
-  snprintf(plan->reason, sizeof plan->reason, "%s%s%s%s%s", wanted ? "asked for by name" : "first in the table that does it",
-           said[0] ? "; " : "", said, !wanted && last_obstacle[0] ? "; passed over " : "", wanted ? "" : last_obstacle);
+  snprintf(plan->reason, sizeof plan->reason, "%s%s%s", why, said[0] ? "; " : "", said);
 }
+
+static void add_reason(fa_plan *plan, const char *before, const char *what) {
+  const size_t length = strlen(plan->reason);
+  if (what[0]) snprintf(plan->reason + length, sizeof plan->reason - length, "; %s%s", before, what);
+}
+
+/* ----------------------------------------------------------- a given choice */
+
+static fa_status check_count(const char *what, int64_t asked, int64_t step, int64_t most, const char *kernel) {
+  if (asked == 0) return FA_OK;
+  if (step == 0) return fa_fail(FA_ERROR_ARGUMENT, "%s is %lld; %s lets nobody choose them", what, (long long)asked, kernel);
+  if (asked < step || asked > most || asked % step != 0)
+    return fa_fail(FA_ERROR_ARGUMENT, "%s is %lld; %s takes multiples of %lld up to %lld", what, (long long)asked, kernel,
+                   (long long)step, (long long)(most / step * step));
+  return FA_OK;
+}
+
+fa_status fa_check_request(fa_plan *plan, int64_t row_step, int64_t most_rows, int64_t key_step, int64_t most_keys,
+                           int64_t most_splits) {
+  fa_request *asked = &plan->request;
+  const char *name = plan->kernel->name;
+  asked->is_taken = 1;
+  fa_status status = check_count("level1_rows", asked->level1_rows, row_step, most_rows, name);
+  if (status == FA_OK) status = check_count("level1_keys", asked->level1_keys, key_step, most_keys, name);
+  if (status == FA_OK) status = check_count("kv_splits", asked->kv_splits, 1, most_splits, name);
+  return status;
+}
+
+/* The kernel of that very name, laid out as asked. */
+static fa_status take_kernel(fa_plan *plan, const char *name, const fa_request *request) {
+  const fa_context *context = plan->context;
+  char text[96];
+  const fa_kernel *kernel = NULL;
+  for (int32_t k = 0; k < fa_kernels_count && !kernel; ++k)
+    if (strcmp(fa_kernels[k].device, context->backend->name) == 0 && strcmp(fa_kernels[k].name, name) == 0)
+      kernel = &fa_kernels[k];
+  if (!kernel)
+    return fa_fail(FA_ERROR_ARGUMENT, "unknown kernel '%.64s' for device %s; `fastattn info` lists the kernels this build "
+                   "has", name, context->backend->name);
+  const char *why = obstacle(context, kernel, &plan->problem, text, sizeof text);
+  if (why) return fa_fail(FA_ERROR_UNSUPPORTED, "kernel '%s' does not do this problem (%s)", name, why);
+  reset_choice(plan, kernel);
+  plan->request = *request;
+  plan->request.is_taken = 0;
+  const fa_status status = kernel->prepare(plan);
+  if (status != FA_OK) return status;
+  if (plan->request.is_taken || !(request->level1_rows || request->level1_keys || request->kv_splits)) return FA_OK;
+  if (kernel->release) kernel->release(plan);
+  return fa_fail(FA_ERROR_ARGUMENT, "%s lays out tiles and splits by itself; leave them 0", name);
+}
+
+/* What an entry of the tuning file says, or FA_OK and *note saying why not. */
+static fa_status follow_tuning(fa_plan *plan, const char *wanted, int *is_done, char *note, size_t note_size) {
+  const fa_tuning *tuning = plan->context->tuning;
+  const fa_tuning_entry_line *entry = wanted ? NULL : fa_tuning_find(plan->context, &plan->problem);
+  *is_done = 0;
+  note[0] = '\0';
+  if (tuning && !tuning->is_used && !wanted) snprintf(note, note_size, "tuning file %.140s", tuning->why);
+  if (!entry) return FA_OK;
+  const fa_status status = take_kernel(plan, entry->kernel, &entry->request);
+  if (status == FA_ERROR_MEMORY) return status;
+  if (status == FA_OK && !plan->kernel->is_baseline) {
+    char why[160];
+    snprintf(why, sizeof why, "tuned: line %d of the file measured %.4g ms against %.4g ms by rule", entry->line,
+             (double)entry->ns * 1e-6, (double)entry->rule_ns * 1e-6);
+    begin_reason(plan, why);
+    *is_done = 1;
+    return FA_OK;
+  }
+  if (status == FA_OK && plan->kernel->release) plan->kernel->release(plan);
+  snprintf(note, note_size, "line %d of the tuning file not used: %.110s", entry->line,
+           status == FA_OK ? "baselines are never chosen" : fa_last_error());
+  fa_forget_error();
+  return FA_OK;
+}
+
+/* -------------------------------------------------------------- by the table */
 
 static fa_status choose_kernel(fa_plan *plan, const char *wanted) {
   const fa_context *context = plan->context;
@@ -84,7 +163,8 @@ static fa_status choose_kernel(fa_plan *plan, const char *wanted) {
       reset_choice(plan, kernel);
       const fa_status status = kernel->prepare(plan);
       if (status == FA_OK) {
-        add_reason(plan, wanted, last_obstacle);
+        begin_reason(plan, wanted ? "asked for by name" : "first in the table that does it");
+        if (!wanted) add_reason(plan, "passed over ", last_obstacle);
         fa_forget_error(); /* of a kernel that refused */
         return FA_OK;
       }
@@ -103,7 +183,27 @@ static fa_status choose_kernel(fa_plan *plan, const char *wanted) {
                  context->backend->name, last_obstacle);
 }
 
-fa_status fa_plan_create(fa_context *context, const fa_attention_problem *problem, fa_plan **plan) {
+static fa_status choose(fa_plan *plan, const char *wanted, const fa_plan_choice *choice) {
+  if (choice) {
+    const fa_request request = {choice->level1_rows, choice->level1_keys, choice->kv_splits, 0};
+    if (!choice->kernel) return fa_fail(FA_ERROR_ARGUMENT, "choice.kernel is NULL; name the kernel that tiles and splits are for");
+    if (choice->kv_splits && plan->problem.kv_splits)
+      return fa_fail(FA_ERROR_ARGUMENT, "choice.kv_splits and problem.kv_splits are both given; set one to 0");
+    const fa_status status = take_kernel(plan, choice->kernel, &request);
+    if (status == FA_OK) begin_reason(plan, "asked for by name");
+    return status;
+  }
+  char note[200];
+  int is_done;
+  fa_status status = follow_tuning(plan, wanted, &is_done, note, sizeof note);
+  if (status != FA_OK || is_done) return status;
+  status = choose_kernel(plan, wanted);
+  if (status == FA_OK) add_reason(plan, "", note);
+  return status;
+}
+
+static fa_status create(fa_context *context, const fa_attention_problem *problem, const fa_plan_choice *choice,
+                        fa_plan **plan) {
   if (!plan) return fa_fail(FA_ERROR_ARGUMENT, "plan is NULL; pass the address of an fa_plan pointer");
   *plan = NULL;
   if (!context) return fa_fail(FA_ERROR_ARGUMENT, "context is NULL; create one with fa_context_create");
@@ -123,7 +223,7 @@ fa_status fa_plan_create(fa_context *context, const fa_attention_problem *proble
   made->problem.kernel = NULL;
   if (given.scale == 0.0f) made->problem.scale = (float)(1.0 / sqrt((double)given.head_dim_qk));
   made->group = given.heads_q / given.heads_kv;
-  status = choose_kernel(made, given.kernel);
+  status = choose(made, given.kernel, choice);
   if (status != FA_OK) {
     fa_host_free(context, made);
     return status;
@@ -138,6 +238,19 @@ fa_status fa_plan_create(fa_context *context, const fa_attention_problem *proble
   made->workspace_bytes = made->kernel_workspace_bytes + before_kernel;
   *plan = made;
   return FA_OK;
+}
+
+fa_status fa_plan_create(fa_context *context, const fa_attention_problem *problem, fa_plan **plan) {
+  return create(context, problem, NULL, plan);
+}
+
+fa_status fa_plan_create_with(fa_context *context, const fa_attention_problem *problem, const fa_plan_choice *choice,
+                              fa_plan **plan) {
+  fa_plan_choice given = FA_PLAN_CHOICE_INIT;
+  if (plan) *plan = NULL;
+  if (!choice) return fa_fail(FA_ERROR_ARGUMENT, "choice is NULL; start from FA_PLAN_CHOICE_INIT");
+  const fa_status status = fa_read_descriptor("fa_plan_choice", &given, sizeof given, choice, choice->struct_size);
+  return status == FA_OK ? create(context, problem, &given, plan) : status;
 }
 
 void fa_plan_destroy(fa_plan *plan) {

@@ -21,6 +21,8 @@
 #define LONGEST_PART 8192
 /* q and o of an item should stay in L2 beside the chunks that stream through it. */
 #define SCRATCH_GOAL (256 << 10)
+/* More than any sequence needs; bounds what a tuning file can ask for. */
+#define MOST_SPLITS 4096
 /* Bytes read that are worth another thread. */
 #define THREAD_BYTES (96 << 10)
 
@@ -94,11 +96,14 @@ static layout lay_out(const fa_plan *plan) {
 fa_status fa_decode_prepare(fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;
   const int64_t threads = plan->context->threads;
+  const fa_status status = fa_check_request(plan, 0, 0, 0, 0, MOST_SPLITS);
+  if (status != FA_OK) return status;
   int64_t splits = p->kv_splits;
   if (!splits) {
     /* Enough parts for the threads when all heads go together, and none too long. */
     splits = threads > 1 ? fa_ceil_div(8 * threads, p->batch) : 1;
     splits = fa_max(splits, fa_ceil_div(p->max_seqlen_kv, LONGEST_PART));
+    if (plan->request.kv_splits) splits = plan->request.kv_splits;
     splits = fa_min(splits, fa_ceil_div(p->max_seqlen_kv, LEAST_PART));
   }
   plan->kv_splits = fa_max(fa_min(splits, p->max_seqlen_kv), 1);
@@ -373,7 +378,8 @@ fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void
   const int64_t threads = fa_max(fa_min(plan->context->threads, bytes / THREAD_BYTES), 1);
   if (heads_interleave(&args->k, p->heads_kv) && heads_interleave(&args->v, p->heads_kv))
     t.block = most_heads(p);
-  while (t.block > 1 && parts * fa_ceil_div(p->heads_kv, t.block) < 4 * threads)
+  /* One thread has nothing to balance, and reads best from end to end. */
+  while (threads > 1 && t.block > 1 && parts * fa_ceil_div(p->heads_kv, t.block) < 4 * threads)
     t.block = fa_ceil_div(t.block, 2);
   t.blocks = fa_ceil_div(p->heads_kv, t.block);
   memset(t.finished, 0, (size_t)(p->batch * t.blocks) * sizeof *t.finished);

@@ -21,6 +21,9 @@
 #define LOG2E 1.44269504088896340736f
 #define LN2 0.69314718055994530942f
 #define ALIGN 64
+/* Most that can be asked for at level one: 21 MB of Q, O, K and V a thread at D = 256. */
+#define MOST_ROWS 8192
+#define MOST_KEYS 8192
 #define NOT_FINITE 0x99 /* quiet and signalling NaN, both infinities */
 
 /* ------------------------------------------------------------- instances of the pipeline */
@@ -154,7 +157,10 @@ fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
   const int64_t block_keys = shape.rounds * shape.round_chunks * FA_CHUNK_KEYS;
   const int64_t l2 = fa_cpu_cache_bytes(2) ? fa_cpu_cache_bytes(2) : (int64_t)1 << 20;
   const int64_t key_bytes = (shape.qk_steps + shape.units) * 64;
-  const int64_t keys = fa_min(l2 / 4 / key_bytes, fa_max(p->max_seqlen_kv, 1));
+  const fa_request *ask = &plan->request;
+  const fa_status status = fa_check_request(plan, FA_SUB_ROWS, MOST_ROWS, block_keys, MOST_KEYS, 1);
+  if (status != FA_OK) return status;
+  const int64_t keys = fa_min(ask->level1_keys ? ask->level1_keys : l2 / 4 / key_bytes, fa_max(p->max_seqlen_kv, 1));
 
   /* Q and O of a super-block take three eighths of L2, the run of keys in work and the next a quarter each. Smaller ones
    * read K and V more often but give every thread something to do. */
@@ -162,6 +168,7 @@ fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
   int64_t subs = fa_min(fa_max(l2 * 3 / 8 / ((shape.qk_steps * 2 + shape.units * 4) * FA_TILE_BYTES), 4), total);
   const int64_t wanted_items = plan->context->threads > 1 ? 4 * plan->context->threads : 1;
   while (subs > 4 && p->batch * p->heads_kv * fa_ceil_div(total, subs) < wanted_items) subs /= 2;
+  if (ask->level1_rows) subs = fa_min(ask->level1_rows / FA_SUB_ROWS, total);
 
   plan->tiles.level1_rows = subs * FA_SUB_ROWS;
   plan->tiles.level1_keys = fa_round_up(fa_max(keys, block_keys), block_keys);

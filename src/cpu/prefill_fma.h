@@ -19,6 +19,8 @@ static void job_body(void *shared, fa_cpu_work *work, int thread) {
 }
 
 static fa_status fma_prepare(fa_plan *plan) {
+  const fa_status status = fa_check_request(plan, ITEM_STEP, most_item_rows(), PANEL, MOST_KEYS, 1);
+  if (status != FA_OK) return status;
   const tiling t = tiling_of(plan);
   plan->tiles = (fa_tiles){t.rows, t.keys, ROWS, PANEL};
   plan->kv_splits = 1;

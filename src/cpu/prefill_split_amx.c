@@ -245,6 +245,8 @@ fa_status fa_prefill_split_amx_prepare(fa_plan *plan) {
   if (fabsf(plan->problem.scale) > FA_SPLIT_LARGEST_SCALE)
     return fa_fail(FA_ERROR_UNSUPPORTED, "scale is %g; prefill_split_amx takes at most %g, other kernels any",
                    (double)plan->problem.scale, (double)FA_SPLIT_LARGEST_SCALE);
+  const fa_status status = fa_check_request(plan, ITEM_STEP, most_item_rows(), CHUNK, MOST_KEYS, 1);
+  if (status != FA_OK) return status;
   const tiling t = split_tiling(plan);
   split_scratch none;
   plan->tiles = (fa_tiles){t.rows, t.keys, STRIP, CHUNK};

@@ -30,6 +30,9 @@ enum {
   LEAST_ITEM_ROWS = 8 * ROWS      /* smaller items only spend their time packing */
 };
 
+/* Rows that can be asked for: the most that an item takes by itself, too. */
+static int64_t most_item_rows(void) { return fa_round_up(ITEM_ROWS, ITEM_STEP); }
+
 /* Sizes fixed by the plan; what a thread needs, in floats, every part a multiple of 64 bytes. */
 typedef struct tiling {
   int64_t dim, dim_v; /* dim_v rounded up to VEC */
@@ -51,23 +54,26 @@ static int64_t items_of(const fa_plan *plan, const tiling *t) {
   return p->batch * p->heads_kv * fa_ceil_div(plan->group, t->heads) * fa_ceil_div(p->max_seqlen_q, t->rows);
 }
 
-/* Items as large as packing likes, then halved (rows first, then heads) until every thread has a few. */
+/* Items as large as packing likes, then halved (rows first, then heads) until every thread has a few. Rows that are
+ * asked for stay, with the heads that fit beside them. */
 static tiling tiling_of(const fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;
   const int64_t wanted = 4 * plan->context->threads, cache = fa_cpu_cache_bytes(2);
   tiling t;
   t.dim = p->head_dim_qk;
   t.dim_v = fa_round_up(p->head_dim_v, VEC);
-  t.heads = fa_min(plan->group, ITEM_ROWS / ITEM_STEP);
-  t.rows = fa_round_up(fa_max(1, fa_min(p->max_seqlen_q, ITEM_ROWS / t.heads)), ITEM_STEP);
-  while (items_of(plan, &t) < wanted && t.rows > ITEM_STEP && t.rows * t.heads > LEAST_ITEM_ROWS)
+  const int64_t all_rows = fa_round_up(fa_max(1, p->max_seqlen_q), ITEM_STEP);
+  const int64_t asked_rows = fa_min(plan->request.level1_rows, all_rows), asked_keys = plan->request.level1_keys;
+  t.heads = fa_min(plan->group, fa_max(1, ITEM_ROWS / (asked_rows ? asked_rows : ITEM_STEP)));
+  t.rows = asked_rows ? asked_rows : fa_min(all_rows, fa_round_up(ITEM_ROWS / t.heads, ITEM_STEP));
+  while (!asked_rows && items_of(plan, &t) < wanted && t.rows > ITEM_STEP && t.rows * t.heads > LEAST_ITEM_ROWS)
     t.rows = fa_round_up(t.rows / 2, ITEM_STEP);
   while (items_of(plan, &t) < wanted && t.heads > 1 && t.rows * t.heads > LEAST_ITEM_ROWS)
     t.heads = (t.heads + 1) / 2;
   t.strips = t.heads * fa_ceil_div(t.rows, ROWS);
   /* Half of L2 for the packed block, the rest for what streams by. */
   const int64_t fit = (cache > 0 ? cache : 1 << 20) / 2 / ((t.dim + t.dim_v) * (int64_t)sizeof(float));
-  t.keys = fa_max(PANEL, fa_min(MOST_KEYS, fit) / PANEL * PANEL);
+  t.keys = asked_keys ? asked_keys : fa_max(PANEL, fa_min(MOST_KEYS, fit) / PANEL * PANEL);
   return t;
 }
 

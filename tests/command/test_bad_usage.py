@@ -1,7 +1,7 @@
 """Wrong use of the command itself: one line, exit code 2, and a suggestion where one is near."""
 import pytest
 
-SUBCOMMANDS = ["info", "run", "check", "bench", "report", "generate", "perplexity"]
+SUBCOMMANDS = ["info", "run", "check", "bench", "tune", "report", "generate", "perplexity"]
 
 
 def refused(done, code, *says):

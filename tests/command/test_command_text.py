@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-SUBCOMMANDS = ["info", "run", "check", "bench", "report", "generate", "perplexity"]
+SUBCOMMANDS = ["info", "run", "check", "bench", "tune", "report", "generate", "perplexity"]
 
 
 def test_help_lists_every_subcommand(fastattn):
@@ -73,7 +73,7 @@ def test_info_json(fastattn, where):
     done = fastattn("info", *where)
     assert done.returncode == 0 and done.stderr == ""
     info = json.loads(done.stdout)
-    assert set(info) == {"version", "commit", "devices", "missing", "kernels", "choices"}
+    assert set(info) == {"version", "commit", "devices", "missing", "kernels", "tuning", "choices"}
     assert info["devices"][0]["name"] == "cpu" and info["devices"][0]["units"] >= 1
     names = {k["name"] for k in info["kernels"]}
     assert len({(k["device"], k["name"]) for k in info["kernels"]}) == len(info["kernels"])

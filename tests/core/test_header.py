@@ -15,7 +15,10 @@ int main(void) {
   fa_plan_info plan = FA_PLAN_INFO_INIT;
   fa_kernel_info kernel = FA_KERNEL_INFO_INIT;
   fa_device_info device = FA_DEVICE_INFO_INIT;
-  return options.threads || problem.batch != 1 || args.lse || plan.threads || kernel.dtypes || device.units;
+  fa_tuning_info tuning = FA_TUNING_INFO_INIT;
+  fa_plan_choice choice = FA_PLAN_CHOICE_INIT;
+  return options.threads || problem.batch != 1 || args.lse || plan.threads || kernel.dtypes || device.units || tuning.used ||
+         choice.kernel;
 }
 """
 
@@ -27,7 +30,8 @@ def test_header_compiles_alone(tmp_path, compiler, standard, suffix):
     if not shutil.which(compiler):
         pytest.skip(f"no {compiler}")
     source = tmp_path / f"alone.{suffix}"
-    source.write_text("#include <fastattention/fastattention.h>\n#include <fastattention/fastattention.h>\n" + INITIALISED)
+    source.write_text("#include <fastattention/fa_tuning.h>\n#include <fastattention/fastattention.h>\n"
+                      "#include <fastattention/fa_tuning.h>\n#include <fastattention/fastattention.h>\n" + INITIALISED)
     # C++ has no designated initialisers before 20: FA_ATTENTION_ARGS_INIT leaves the tail out there on purpose.
     relaxed = ["-Wno-missing-field-initializers"] if suffix == "cpp" else []
     result = subprocess.run([compiler, f"-std={standard}", *WARNINGS, *relaxed, "-fsyntax-only",

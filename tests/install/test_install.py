@@ -73,7 +73,7 @@ def test_only_fa_symbols_are_exported(prefix):
 
 
 def test_every_declared_function_is_exported(prefix, root):
-    header = (root / "include" / "fastattention" / "fastattention.h").read_text()
+    header = "".join(path.read_text() for path in (root / "include" / "fastattention").glob("*.h"))
     declared = set(re.findall(r"^FA_API [^;(]*?(fa_\w+)\(", header, re.MULTILINE))
     symbols = run("nm", "-D", "--defined-only", library_folder(prefix) / "libfastattention.so")
     exported = set(re.findall(r" T (fa_\w+)", symbols))

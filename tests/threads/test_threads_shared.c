@@ -1,12 +1,14 @@
 /* One context and one plan shared by threads, each with a workspace of its own, every run itself parallel:
  * the same bits everywhere. Under the thread sanitizer this is also the proof that sharing is safe. */
 #include "core/dtype.h"
+#include "fastattention/fa_tuning.h"
 
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 /* cmocka.h comes after what it needs. */
 #include <cmocka.h>
 
@@ -176,12 +178,58 @@ static void plans_are_made_by_many_threads(void **state) {
   fa_context_destroy(context);
 }
 
+/* A tuning file is read when it is loaded, and only looked at afterwards. */
+static void *follow_the_file(void *argument) {
+  fa_context *context = argument;
+  fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  problem.max_seqlen_q = problem.max_seqlen_kv = 64, problem.head_dim_qk = problem.head_dim_v = 16;
+  for (int i = 0; i < 50; i++) {
+    fa_plan *plan = NULL;
+    fa_plan_info info = FA_PLAN_INFO_INIT;
+    fa_tuning_info tuning = FA_TUNING_INFO_INIT;
+    if (fa_plan_create(context, &problem, &plan) != FA_OK || fa_plan_describe(plan, &info) != FA_OK) return argument;
+    const int followed = strcmp(info.kernel, "prefill_c") == 0 && strncmp(info.reason, "tuned: ", 7) == 0;
+    fa_plan_destroy(plan);
+    if (!followed || fa_tuning_describe(context, &tuning) != FA_OK || !tuning.used) return argument;
+  }
+  return NULL;
+}
+
+static void a_tuning_file_is_followed_by_many_threads(void **state) {
+  (void)state;
+  char path[] = "/tmp/fastattention-threads-XXXXXX", head[FA_TUNING_TEXT], entry[FA_TUNING_TEXT];
+  fa_context *context = NULL;
+  fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  fa_plan_choice choice = FA_PLAN_CHOICE_INIT;
+  problem.max_seqlen_q = problem.max_seqlen_kv = 64, problem.head_dim_qk = problem.head_dim_v = 16;
+  choice.kernel = "prefill_c";
+  assert_int_equal(fa_context_create(NULL, &context), FA_OK);
+  assert_int_equal(fa_tuning_head(context, head, sizeof head), FA_OK);
+  assert_int_equal(fa_tuning_entry(context, &problem, &choice, 1.0, 2.0, entry, sizeof entry), FA_OK);
+  const int file = mkstemp(path);
+  assert_true(file >= 0);
+  assert_int_equal(write(file, head, strlen(head)), strlen(head));
+  assert_int_equal(write(file, entry, strlen(entry)), strlen(entry));
+  close(file);
+  assert_int_equal(fa_context_load_tuning(context, path), FA_OK);
+  pthread_t threads[CALLERS];
+  for (int i = 0; i < CALLERS; i++) assert_int_equal(pthread_create(&threads[i], NULL, follow_the_file, context), 0);
+  for (int i = 0; i < CALLERS; i++) {
+    void *failed = NULL;
+    assert_int_equal(pthread_join(threads[i], &failed), 0);
+    assert_null(failed);
+  }
+  fa_context_destroy(context);
+  unlink(path);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(prefill_is_shared),
       cmocka_unit_test(decode_is_shared),
       cmocka_unit_test(decode_with_splits_is_shared),
       cmocka_unit_test(plans_are_made_by_many_threads),
+      cmocka_unit_test(a_tuning_file_is_followed_by_many_threads),
   };
   return cmocka_run_group_tests_name("threads", tests, NULL, NULL);
 }
