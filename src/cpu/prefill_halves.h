@@ -126,6 +126,8 @@ static void halves_body(void *shared, fa_cpu_work *work, int thread) {
 }
 
 static fa_status halves_prepare(fa_plan *plan) {
+  const fa_status status = fa_check_request(plan, ITEM_STEP, most_item_rows(), PANEL, MOST_KEYS, 1);
+  if (status != FA_OK) return status;
   const tiling t = tiling_of(plan);
   halves_scratch none;
   plan->tiles = (fa_tiles){t.rows, t.keys, ROWS, PANEL};
