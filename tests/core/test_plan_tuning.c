@@ -56,12 +56,13 @@ static int is_tuned(fa_context *context, const fa_attention_problem *p) {
   return tuned;
 }
 
-/* A vector kernel that may be asked for tiles, or NULL: plain C alone cannot. */
+/* A vector kernel of fp32 that may be asked for tiles, or NULL: plain C alone cannot. */
 static const char *tiled_kernel(void) {
   for (int32_t k = 0; k < fa_kernel_count(); k++) {
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
     assert_int_equal(fa_kernel_describe(k, &info), FA_OK);
-    if (info.available && strncmp(info.name, "prefill_avx", 11) == 0) return info.name;
+    if (info.available && strncmp(info.name, "prefill_avx", 11) == 0 && !strstr(info.name, "bf16"))
+      return info.name;
   }
   return NULL;
 }
