@@ -3,40 +3,24 @@
  * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Other score rules (ALiBi,
  * softcap, bias, mask) and types fall to the next kernel of the table.
  *
- * Level one: a super-block of sub-blocks of 32 queries, all query heads of a KV head together, whose Q and O take three
- * eighths of L2, by a run of keys whose packed K and V take a quarter, while the next run is asked for. K and V are packed once
- * a KV head for all its super-blocks, or by the thread where there is only one. Level two: 32 queries x 128 keys (D = 128)
- * through the eight tile registers; see pipeline_amx.h.
- * Workspace: packed K and V of the KV heads in work (to 64 MB, or one head); a thread: Q, O in fp32; at D = 128 a 16 KB P ring,
- * an 8 KB score ring and 4 KB for accumulators that belong nowhere (all in L1).
+ * Level one: super_block_amx.h. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers,
+ * pipeline_amx.h; at D = 128 a 16 KB P ring, an 8 KB score ring, 8 KB of Q and 16 KB of O are L1's.
  *
  * The tile unit takes subnormal numbers (below 1.2e-38) as zero: far below the tolerance unless all of V is that small.
  *
  * Bound: arithmetic; 4 S_q S_kv D_pad operations a head. Measured times: docs/performance.md, "AMX prefill". */
-#include "core/kernel_declarations.h"
+#include "cpu/lanes_avx512.h"
 #include "cpu/pack_bf16_amx.h"
-#include "cpu/pipeline_amx.h"
-#include "cpu/prefill_exact.h"
-
-#define LOG2E 1.44269504088896340736f
-#define LN2 0.69314718055994530942f
-#define ALIGN 64
-/* Most that can be asked for at level one: 21 MB of Q, O, K and V a thread at D = 256. */
-#define MOST_ROWS 8192
-#define MOST_KEYS 8192
-#define NOT_FINITE 0x99 /* quiet and signalling NaN, both infinities */
+#include "cpu/super_block_amx.h"
 
 /* ------------------------------------------------------------- instances of the pipeline */
-
-typedef void (*iterate_function)(fa_amx_pipeline *, const fa_amx_block *, const fa_amx_block *, const fa_amx_block *,
-                                 fa_amx_shape);
 
 #define INSTANCE(steps, units, rounds, round_chunks)                                                          \
   static __attribute__((noinline)) void iterate_##steps##_##units(                                             \
       fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before, const fa_amx_block *earlier,    \
       fa_amx_shape shape) {                                                                                    \
-    if (shape.wants_lse) fa_amx_iterate_shape(w, now, before, earlier, steps, units, rounds, round_chunks, 1); \
-    else fa_amx_iterate_shape(w, now, before, earlier, steps, units, rounds, round_chunks, 0);                 \
+    if (shape.wants_lse) fa_amx_iterate_shape(w, now, before, earlier, steps, units, rounds, round_chunks, 1, 1); \
+    else fa_amx_iterate_shape(w, now, before, earlier, steps, units, rounds, round_chunks, 1, 0);                 \
   }
 INSTANCE(1, 1, 1, 4)
 INSTANCE(2, 2, 2, 2)
@@ -47,13 +31,6 @@ INSTANCE(6, 4, 4, 1)
 INSTANCE(6, 6, 6, 1)
 INSTANCE(7, 7, 7, 1)
 INSTANCE(8, 8, 8, 1)
-
-static __attribute__((noinline)) void iterate_any(fa_amx_pipeline *w, const fa_amx_block *now,
-                                                  const fa_amx_block *before, const fa_amx_block *earlier,
-                                                  fa_amx_shape shape) {
-  fa_amx_iterate_shape(w, now, before, earlier, shape.qk_steps, shape.units, shape.rounds, shape.round_chunks,
-                       shape.wants_lse);
-}
 
 static iterate_function iterate_for(fa_amx_shape shape) {
   switch (shape.qk_steps * 16 + shape.units) {
@@ -66,370 +43,45 @@ static iterate_function iterate_for(fa_amx_shape shape) {
     case 0x66: return iterate_6_6;
     case 0x77: return iterate_7_7;
     case 0x88: return iterate_8_8;
-    default: return iterate_any;
+    default: return NULL;
   }
 }
 
-static fa_amx_shape shape_of(const fa_attention_problem *problem) {
-  static const int rounds[9][2] = {{1, 1}, {1, 4}, {2, 2}, {3, 1}, {4, 1}, {5, 1}, {6, 1}, {7, 1}, {8, 1}};
-  fa_amx_shape shape;
-  shape.qk_steps = (int)fa_ceil_div(problem->head_dim_qk, 32);
-  shape.units = (int)fa_ceil_div(problem->head_dim_v, 32);
-  shape.rounds = rounds[shape.units][0];
-  shape.round_chunks = rounds[shape.units][1];
-  shape.wants_lse = problem->has_lse;
-  return shape;
+/* ------------------------------------------------------------- packing: one term, which is the value */
+
+static bool amx_pack_q(fa_dtype dtype, fa_cpu_rows rows, int64_t row, int64_t seqlen_q, int64_t dim, int steps, float scale,
+                       char *q) {
+  (void)dtype;
+  fa_amx_pack_q(rows, row, seqlen_q, dim, steps, scale, q);
+  return true;
 }
 
-/* ------------------------------------------------------------- workspace: packed heads, then what each thread works in */
-
-/* Where a KV head has several super-blocks, its K and V are packed once for all of them, by all threads, for so many heads at a
- * time that there are enough super-blocks to keep the threads busy. Otherwise a thread packs what it needs, and its caches
- * have it. */
-typedef struct packing {
-  int64_t heads; /* packed at a time; 0: none, every thread packs for itself */
-  int64_t keys;  /* room a head has */
-  size_t bytes;  /* of a head */
-} packing;
-
-#define BUSY_ITEMS 32               /* super-blocks a thread between two barriers: the last of them is a few percent */
-#define MOST_PACKED_BYTES (1 << 26) /* unless one head alone takes more */
-
-typedef struct thread_layout {
-  size_t kv, q, o, scores, p, reference, limit, sum, exact_sum, pending, discard, subs, blocks, exact, bytes;
-} thread_layout;
-
-static int64_t sub_count(const fa_plan *plan) {
-  return fa_ceil_div(plan->problem.max_seqlen_q, FA_SUB_ROWS) * plan->group;
+static bool amx_pack_k(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
+                       int steps, char *k) {
+  (void)dtype;
+  fa_amx_pack_k(tokens, key, count, padded, dim, steps, k);
+  return true;
 }
 
-static int64_t super_blocks_of(const fa_plan *plan) {
-  return fa_ceil_div(sub_count(plan), plan->tiles.level1_rows / FA_SUB_ROWS);
+static bool amx_pack_v(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
+                       int units, char *v) {
+  (void)dtype;
+  fa_amx_pack_v(tokens, key, count, padded, dim, units, v);
+  return true;
 }
 
-/* K and V of a key block, packed. */
-static int64_t block_bytes_of(const fa_plan *plan) {
-  const fa_amx_shape shape = shape_of(&plan->problem);
-  return plan->tiles.level2_keys / FA_CHUNK_KEYS * (shape.qk_steps + shape.units) * 2 * FA_TILE_BYTES;
+/* Never called: there is nothing that cannot be split. */
+static size_t amx_vector_bytes(const fa_plan *plan) {
+  (void)plan;
+  return 0;
+}
+static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t kv_head, int64_t first, int64_t count) {
+  (void)work, (void)memory, (void)b, (void)kv_head, (void)first, (void)count;
 }
 
-static packing packing_of(const fa_plan *plan) {
-  const fa_attention_problem *p = &plan->problem;
-  packing at = {0, fa_round_up(p->max_seqlen_kv, plan->tiles.level2_keys), 0};
-  at.bytes = (size_t)(at.keys / plan->tiles.level2_keys * block_bytes_of(plan));
-  const int64_t super_blocks = super_blocks_of(plan);
-  if (super_blocks < 2 || at.keys == 0) return at;
-  const int64_t busy = fa_ceil_div(BUSY_ITEMS * plan->context->threads, super_blocks);
-  const int64_t fit = MOST_PACKED_BYTES / (int64_t)at.bytes;
-  at.heads = fa_max(1, fa_min(fa_min(busy, fit), p->batch * p->heads_kv));
-  return at;
-}
+fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) { return amx_prepare(plan); }
 
-static thread_layout layout_of(const fa_plan *plan) {
-  const fa_amx_shape shape = shape_of(&plan->problem);
-  const size_t keys = (size_t)plan->tiles.level1_keys, chunks = (size_t)(shape.rounds * shape.round_chunks);
-  const size_t subs = (size_t)(plan->tiles.level1_rows / FA_SUB_ROWS);
-  thread_layout at;
-  size_t end = 0;
-#define PLACE(field, size) at.field = end, end += ((size) + ALIGN - 1) / ALIGN * ALIGN
-  PLACE(scores, 2u * (size_t)shape.round_chunks * 4u * FA_TILE_BYTES);
-  PLACE(p, 2u * chunks * 2u * FA_TILE_BYTES);
-  PLACE(pending, FA_SUB_ROWS * sizeof(float));
-  PLACE(discard, 4u * FA_TILE_BYTES);
-  PLACE(reference, subs * FA_SUB_ROWS * sizeof(float));
-  PLACE(limit, subs * FA_SUB_ROWS * sizeof(float));
-  PLACE(sum, subs * FA_SUB_ROWS * sizeof(float));
-  PLACE(exact_sum, subs * FA_SUB_ROWS * sizeof(float));
-  PLACE(subs, subs * sizeof(fa_amx_sub));
-  PLACE(blocks, subs * (keys / (chunks * FA_CHUNK_KEYS)) * sizeof(fa_amx_block));
-  PLACE(q, subs * (size_t)shape.qk_steps * 2u * FA_TILE_BYTES);
-  PLACE(o, subs * (size_t)shape.units * 4u * FA_TILE_BYTES);
-  PLACE(kv, packing_of(plan).heads ? 0 : keys / (size_t)plan->tiles.level2_keys * (size_t)block_bytes_of(plan));
-  PLACE(exact, fa_prefill_rows_exact_bytes(plan));
-#undef PLACE
-  at.bytes = end;
-  return at;
-}
-
-fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) {
-  const fa_attention_problem *p = &plan->problem;
-  const fa_amx_shape shape = shape_of(p);
-  const int64_t block_keys = shape.rounds * shape.round_chunks * FA_CHUNK_KEYS;
-  const int64_t l2 = fa_cpu_cache_bytes(2) ? fa_cpu_cache_bytes(2) : (int64_t)1 << 20;
-  const int64_t key_bytes = (shape.qk_steps + shape.units) * 64;
-  const fa_request *ask = &plan->request;
-  const fa_status status = fa_check_request(plan, FA_SUB_ROWS, MOST_ROWS, block_keys, MOST_KEYS, 1);
-  if (status != FA_OK) return status;
-  const int64_t keys = fa_min(ask->level1_keys ? ask->level1_keys : l2 / 4 / key_bytes, fa_max(p->max_seqlen_kv, 1));
-
-  /* Q and O of a super-block take three eighths of L2, the run of keys in work and the next a quarter each. Smaller ones
-   * read K and V more often but give every thread something to do. */
-  const int64_t total = fa_max(sub_count(plan), 1);
-  int64_t subs = fa_min(fa_max(l2 * 3 / 8 / ((shape.qk_steps * 2 + shape.units * 4) * FA_TILE_BYTES), 4), total);
-  const int64_t wanted_items = plan->context->threads > 1 ? 4 * plan->context->threads : 1;
-  while (subs > 4 && p->batch * p->heads_kv * fa_ceil_div(total, subs) < wanted_items) subs /= 2;
-  if (ask->level1_rows) subs = fa_min(ask->level1_rows / FA_SUB_ROWS, total);
-
-  plan->tiles.level1_rows = subs * FA_SUB_ROWS;
-  plan->tiles.level1_keys = fa_round_up(fa_max(keys, block_keys), block_keys);
-  plan->tiles.level2_rows = FA_SUB_ROWS;
-  plan->tiles.level2_keys = block_keys;
-  const packing packed = packing_of(plan);
-  plan->kernel_workspace_bytes = (size_t)packed.heads * packed.bytes +
-                                 layout_of(plan).bytes * (size_t)plan->context->threads;
-  return FA_OK;
-}
-
-/* ------------------------------------------------------------- one super-block */
-
-typedef struct job {
-  const fa_plan *plan;
-  const fa_attention_args *args;
-  packing packed;
-  char *packed_heads; /* [packed.heads] */
-  char *scratch;      /* [threads] */
-  thread_layout layout;
-  fa_amx_shape shape;
-  iterate_function iterate;
-  int64_t first_pair, pairs; /* (entry, KV head) pairs in work */
-} job;
-
-/* Queries of one lane group whose result is not finite: their inputs (or a masked key's) are not either. */
-static void redo_rows(const job *work, int64_t b, int64_t head, int64_t row, __mmask16 bad, void *scratch) {
-  for (int i = 0; i < 16; ++i)
-    if (bad >> i & 1) fa_prefill_rows_exact(work->plan, work->args, b, head, row + i, 1, scratch);
-}
-
-/* O^T tiles of 16 queries, divided by their sums, into rows of o; lse. */
-static void finish_lanes(const job *work, const fa_amx_pipeline *w, int64_t b, int64_t sub_index, int tile,
-                         int64_t seqlen_q, void *exact_scratch) {
-  const fa_attention_problem *p = &work->plan->problem;
-  const fa_amx_sub *sub = &w->subs[sub_index];
-  const int64_t row = sub->row + tile * 16;
-  const int64_t rows = fa_min(16, seqlen_q - row);
-  if (rows <= 0) return;
-  const int64_t lane = sub_index * FA_SUB_ROWS + tile * 16;
-  __m512 sum = _mm512_load_ps(w->sum + lane), exact_sum = _mm512_load_ps(w->exact_sum + lane);
-  __m512 reference = _mm512_load_ps(w->reference + lane);
-  const __mmask16 empty = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_EQ_OQ);
-  /* Beyond 2^22 the reference is too coarse to stand near the scores it is subtracted from. */
-  __mmask16 bad = _mm512_fpclass_ps_mask(sum, NOT_FINITE) |
-                  _mm512_cmp_ps_mask(_mm512_abs_ps(reference), _mm512_set1_ps(0x1p22f), _CMP_NLE_UQ);
-  __m512 weight = _mm512_set1_ps(1.0f); /* of O and sum once a sink has raised the reference */
-  if (p->has_sinks) {
-    const __m512 sink = _mm512_set1_ps(work->args->sinks[sub->head] * LOG2E);
-    const __m512 shift = _mm512_max_ps(_mm512_roundscale_ps(_mm512_sub_ps(sink, reference), _MM_FROUND_TO_POS_INF),
-                                       _mm512_setzero_ps());
-    weight = _mm512_scalef_ps(weight, _mm512_sub_ps(_mm512_setzero_ps(), shift));
-    reference = _mm512_mask_mov_ps(_mm512_add_ps(reference, shift), empty, sink);
-    float share[16] __attribute__((aligned(ALIGN)));
-    _mm512_store_ps(share, _mm512_sub_ps(sink, reference));
-    for (int i = 0; i < 16; ++i) share[i] = exp2f(share[i]);
-    sum = _mm512_fmadd_ps(sum, weight, _mm512_load_ps(share));
-    exact_sum = _mm512_fmadd_ps(exact_sum, weight, _mm512_load_ps(share));
-    bad |= _mm512_fpclass_ps_mask(sum, NOT_FINITE);
-  }
-  const __m512 inverse = _mm512_maskz_div_ps((__mmask16)~empty, weight, sum);
-  const __mmask16 valid = (__mmask16)((1u << rows) - 1u);
-
-  const fa_cpu_rows out = fa_cpu_q_rows(work->plan, work->args, &work->args->o, b, sub->head);
-  for (int unit = 0; unit < work->shape.units; ++unit) {
-    const float *o = w->o + ((sub_index * work->shape.units + unit) * 4 + tile) * FA_TILE_FLOATS;
-    __m512i low[16], high[16];
-    for (int r = 0; r < 16; ++r) {
-      const __m512 a = _mm512_maskz_mul_ps((__mmask16)~empty, inverse, _mm512_load_ps(o + r * 16));
-      const __m512 c =
-          _mm512_maskz_mul_ps((__mmask16)~empty, inverse, _mm512_load_ps(o + 2 * FA_TILE_FLOATS + r * 16));
-      bad |= _mm512_fpclass_ps_mask(a, NOT_FINITE) | _mm512_fpclass_ps_mask(c, NOT_FINITE);
-      low[r] = _mm512_castps_si512(a);
-      high[r] = _mm512_castps_si512(c);
-    }
-    fa_transpose_16x16(low);
-    fa_transpose_16x16(high);
-    const int64_t left = fa_min(32, p->head_dim_v - unit * 32);
-    const __mmask32 columns = left == 32 ? 0xffffffffu : (1u << left) - 1u;
-    for (int64_t i = 0; i < rows; ++i)
-      _mm512_mask_storeu_epi16(
-          out.data + (row + i) * out.stride + unit * 64, columns,
-          (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high[i]), _mm512_castsi512_ps(low[i])));
-  }
-  if (p->has_lse) {
-    float *lse = fa_cpu_lse_row(work->plan, work->args, b, sub->head) + row;
-    float sums[16] __attribute__((aligned(ALIGN))), references[16] __attribute__((aligned(ALIGN)));
-    _mm512_store_ps(sums, exact_sum);
-    _mm512_store_ps(references, reference);
-    for (int64_t i = 0; i < rows; ++i)
-      lse[i] = sums[i] > 0.0f ? (references[i] + log2f(sums[i])) * LN2 : -INFINITY;
-  }
-  bad &= valid;
-  if (__builtin_expect(bad, 0)) redo_rows(work, b, sub->head, row, bad, exact_scratch);
-}
-
-/* Blocks of all sub-blocks against the keys [key, key + keys), sub by sub so that a sub's O stays in L1. packed_from: the
- * key that the packed ones begin with. */
-static int64_t list_blocks(const fa_plan *plan, const fa_amx_pipeline *w, int64_t subs, int64_t seqlen_q, int64_t key,
-                           int64_t keys, int64_t packed_from, fa_amx_block *blocks) {
-  const int64_t block_keys = plan->tiles.level2_keys, block_bytes = block_bytes_of(plan);
-  int64_t count = 0;
-  for (int64_t s = 0; s < subs; ++s)
-    for (int64_t at = 0; at < keys; at += block_keys) {
-      const int64_t rows = fa_min(FA_SUB_ROWS, seqlen_q - w->subs[s].row);
-      const int64_t inside = fa_min(block_keys, w->seqlen_kv - key - at);
-      const fa_block_case kind = fa_band_block(w->band, w->subs[s].row, rows, key + at, inside);
-      if (kind == FA_BLOCK_SKIP) continue;
-      const fa_amx_block block = {(int32_t)s, kind == FA_BLOCK_WINDOW || inside < block_keys, key + at,
-                                  (key + at - packed_from) / block_keys * block_bytes};
-      blocks[count++] = block;
-    }
-  return count;
-}
-
-/* Keys [key, key + keys) of a KV head, key a multiple of the key block, to the tiles of their key blocks. */
-static void pack_keys(const job *work, int64_t b, int64_t kv_head, int64_t key, int64_t keys, char *tiles) {
-  const fa_attention_problem *p = &work->plan->problem;
-  const fa_cpu_tokens k = fa_cpu_tokens_of(work->plan, work->args, &work->args->k, 2, b, kv_head);
-  const fa_cpu_tokens v = fa_cpu_tokens_of(work->plan, work->args, &work->args->v, 2, b, kv_head);
-  const int64_t block_keys = work->plan->tiles.level2_keys;
-  const int64_t k_bytes = block_keys / FA_CHUNK_KEYS * work->shape.qk_steps * 2 * FA_TILE_BYTES;
-  for (int64_t at = 0; at < keys; at += block_keys, tiles += block_bytes_of(work->plan)) {
-    const int64_t count = fa_min(block_keys, keys - at);
-    fa_amx_pack_k(&k, key + at, count, block_keys, p->head_dim_qk, work->shape.qk_steps, tiles);
-    fa_amx_pack_v(&v, key + at, count, block_keys, p->head_dim_v, work->shape.units, tiles + k_bytes);
-  }
-}
-
-/* While `blocks` key blocks are worked on, asks for what is packed between bytes `from` and `to`. */
-static void look_ahead(const job *work, fa_amx_pipeline *w, int64_t from, int64_t to, int64_t blocks) {
-  const int64_t phases = work->shape.rounds * work->shape.round_chunks + work->shape.units;
-  w->ahead = w->kv + from;
-  w->ahead_lines = fa_max(0, to - from) / 64;
-  w->phase_lines = blocks ? fa_ceil_div(w->ahead_lines, blocks * phases) : 0;
-}
-
-/* Sub-blocks [first, first + count) of KV head kv_head of entry b; sub-blocks are numbered row block first, so that
- * the heads of a group that share K and V are together. packed: the head's K and V, or NULL. */
-static void run_super_block(const job *work, char *scratch, char *packed, int64_t b, int64_t kv_head, int64_t first,
-                            int64_t count) {
-  const fa_plan *plan = work->plan;
-  const fa_attention_problem *p = &plan->problem;
-  const thread_layout *at = &work->layout;
-  const int64_t seqlen_q = fa_cpu_seqlen_q(plan, work->args, b);
-  const int64_t available = fa_ceil_div(seqlen_q, FA_SUB_ROWS) * plan->group;
-  count = fa_min(count, available - first);
-  if (count <= 0) return;
-
-  fa_amx_pipeline w;
-  memset(&w, 0, sizeof w);
-  const int64_t block_keys = plan->tiles.level2_keys, block_bytes = block_bytes_of(plan);
-  w.scores[0] = (float *)(scratch + at->scores);
-  w.scores[1] = w.scores[0] + work->shape.round_chunks * 4 * FA_TILE_FLOATS;
-  w.p[0] = scratch + at->p;
-  w.p[1] = w.p[0] + block_keys / FA_CHUNK_KEYS * 2 * FA_TILE_BYTES;
-  w.q = scratch + at->q;
-  w.kv = packed ? packed : scratch + at->kv;
-  w.o = (float *)(scratch + at->o);
-  w.reference = (float *)(scratch + at->reference);
-  w.limit = (float *)(scratch + at->limit);
-  w.sum = (float *)(scratch + at->sum);
-  w.exact_sum = (float *)(scratch + at->exact_sum);
-  w.pending = (float *)(scratch + at->pending);
-  w.discard = w.unstored = (float *)(scratch + at->discard);
-  w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
-  w.band = fa_band_of(p, seqlen_q, w.seqlen_kv);
-  w.scale = _mm512_set1_ps(fabsf(p->scale) * LOG2E);
-  fa_amx_sub *subs = (fa_amx_sub *)(scratch + at->subs);
-  w.subs = subs;
-
-  for (int64_t s = 0; s < count; ++s) {
-    subs[s].row = (first + s) / plan->group * FA_SUB_ROWS;
-    subs[s].head = kv_head * plan->group + (first + s) % plan->group;
-    fa_amx_pack_q(fa_cpu_q_rows(plan, work->args, &work->args->q, b, subs[s].head), subs[s].row, seqlen_q, p->head_dim_qk,
-                  work->shape.qk_steps, p->scale, scratch + at->q + s * work->shape.qk_steps * 2 * FA_TILE_BYTES);
-  }
-  memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
-  for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
-    w.reference[i] = w.sum[i] = w.exact_sum[i] = 0.0f;
-    w.limit[i] = FA_NO_KEY_YET;
-  }
-  for (int i = 0; i < FA_SUB_ROWS; ++i) w.pending[i] = 1.0f;
-
-  const int64_t row = subs[0].row, rows = fa_min(subs[count - 1].row + FA_SUB_ROWS, seqlen_q) - row;
-  const fa_key_range range = fa_band_keys(w.band, row, rows, w.seqlen_kv);
-  fa_amx_block *blocks = (fa_amx_block *)(scratch + at->blocks);
-  for (int64_t key = range.begin / block_keys * block_keys; key < range.end; key += plan->tiles.level1_keys) {
-    const int64_t keys = fa_min(plan->tiles.level1_keys, range.end - key);
-    if (!packed) pack_keys(work, b, kv_head, key, keys, scratch + at->kv);
-    const int64_t n = list_blocks(plan, &w, count, seqlen_q, key, keys, packed ? 0 : key, blocks);
-    const int64_t next = key + plan->tiles.level1_keys, after = fa_min(next + plan->tiles.level1_keys, range.end);
-    if (packed) look_ahead(work, &w, next / block_keys * block_bytes, fa_ceil_div(after, block_keys) * block_bytes, n);
-    if (n == 0) continue;
-    for (int64_t i = 0; i < n + 2; ++i)
-      work->iterate(&w, i < n ? &blocks[i] : NULL, i >= 1 && i <= n ? &blocks[i - 1] : NULL,
-                    i >= 2 ? &blocks[i - 2] : NULL, work->shape);
-  }
-  for (int64_t s = 0; s < count; ++s)
-    for (int tile = 0; tile < 2; ++tile) finish_lanes(work, &w, b, s, tile, seqlen_q, scratch + at->exact);
-}
-
-/* ------------------------------------------------------------- all of them */
-
-static char *packed_head(const job *work, int64_t pair) {
-  if (!work->packed.heads) return NULL;
-  return work->packed_heads + (size_t)(pair - work->first_pair) * work->packed.bytes;
-}
-
-/* Packs the heads in work. An item is a run of keys of one of them. */
-static void pack_thread(void *shared, fa_cpu_work *queue, int thread) {
-  (void)thread;
-  const job *work = shared;
-  const fa_attention_problem *p = &work->plan->problem;
-  const int64_t run = work->plan->tiles.level1_keys, runs = queue->items / work->pairs;
-  for (int64_t item = fa_cpu_take(queue); item >= 0; item = fa_cpu_take(queue)) {
-    const int64_t pair = work->first_pair + item / runs, b = pair / p->heads_kv, key = item % runs * run;
-    const int64_t seqlen_q = fa_cpu_seqlen_q(work->plan, work->args, b);
-    const int64_t seqlen_kv = fa_cpu_seqlen_kv(work->plan, work->args, b);
-    const fa_key_range kept = fa_band_keys(fa_band_of(p, seqlen_q, seqlen_kv), 0, seqlen_q, seqlen_kv);
-    if (kept.begin >= key + run || kept.end <= key) continue;
-    pack_keys(work, b, pair % p->heads_kv, key, fa_min(run, kept.end - key),
-              packed_head(work, pair) + key / work->plan->tiles.level2_keys * block_bytes_of(work->plan));
-  }
-}
-
-static void run_thread(void *shared, fa_cpu_work *queue, int thread) {
-  const job *work = shared;
-  const fa_attention_problem *p = &work->plan->problem;
-  const int64_t subs = work->plan->tiles.level1_rows / FA_SUB_ROWS;
-  char *scratch = work->scratch + (size_t)thread * work->layout.bytes;
-  fa_tiles_configure();
-  for (int64_t item = fa_cpu_take(queue); item >= 0; item = fa_cpu_take(queue)) {
-    /* Late rows first: under a causal mask they have the most keys. */
-    const int64_t from_last = queue->items - 1 - item, super_block = from_last / work->pairs;
-    const int64_t pair = work->first_pair + from_last % work->pairs;
-    run_super_block(work, scratch, packed_head(work, pair), pair / p->heads_kv, pair % p->heads_kv, super_block * subs, subs);
-  }
-  fa_tiles_release();
-}
-
-fa_status fa_prefill_bf16_amx_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
-                                  fa_stream stream) {
+fa_status fa_prefill_bf16_amx_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
   (void)stream;
-  const packing packed = packing_of(plan);
-  const int64_t pairs = plan->problem.batch * plan->problem.heads_kv;
-  const int64_t at_a_time = packed.heads ? packed.heads : pairs;
-  job work = {.plan = plan,
-              .args = args,
-              .packed = packed,
-              .packed_heads = workspace,
-              .scratch = (char *)workspace + (size_t)packed.heads * packed.bytes,
-              .layout = layout_of(plan),
-              .shape = shape_of(&plan->problem)};
-  work.iterate = iterate_for(work.shape);
-  for (work.first_pair = 0; work.first_pair < pairs; work.first_pair += at_a_time) {
-    work.pairs = fa_min(at_a_time, pairs - work.first_pair);
-    if (packed.heads)
-      fa_cpu_parallel(plan->context->threads, work.pairs * fa_ceil_div(packed.keys, plan->tiles.level1_keys), pack_thread,
-                      &work);
-    fa_cpu_parallel(plan->context->threads, work.pairs * super_blocks_of(plan), run_thread, &work);
-  }
-  return FA_OK;
+  return amx_run(plan, args, workspace);
 }

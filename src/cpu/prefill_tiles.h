@@ -31,7 +31,7 @@ enum {
 };
 
 /* Rows that can be asked for: the most that an item takes by itself, too. */
-static int64_t most_item_rows(void) { return fa_round_up(ITEM_ROWS, ITEM_STEP); }
+static inline int64_t most_item_rows(void) { return fa_round_up(ITEM_ROWS, ITEM_STEP); }
 
 /* Sizes fixed by the plan; what a thread needs, in floats, every part a multiple of 64 bytes. */
 typedef struct tiling {
@@ -315,7 +315,7 @@ static void run_item(const job *j, const scratch *w, const item *it) {
 }
 
 /* The next item that has rows; false when there is none left. */
-static bool next_item(const job *j, fa_cpu_work *work, item *it) {
+static inline bool next_item(const job *j, fa_cpu_work *work, item *it) {
   const fa_attention_problem *p = &j->plan->problem;
   const int64_t parts = fa_ceil_div(j->plan->group, j->t.heads), heads = p->batch * p->heads_kv * parts;
   for (int64_t n = fa_cpu_take(work); n >= 0; n = fa_cpu_take(work)) {

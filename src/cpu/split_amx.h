@@ -122,6 +122,10 @@ typedef struct split_range {
 /* 32 elements of a row from d on, 0 beyond dim. */
 FA_INLINE void split_load(const char *row, fa_dtype dtype, int64_t d, int64_t dim, int terms, __m512i out[3],
                           split_range *range) {
+  if (d >= dim) {
+    out[0] = out[1] = out[2] = _mm512_setzero_si512();
+    return;
+  }
   const int64_t size = (int64_t)fa_dtype_size(dtype);
   const vec lo = vec_load_row(row + d * size, dtype, dim - d);
   const vec hi = dim - d > VEC ? vec_load_row(row + (d + VEC) * size, dtype, dim - d - VEC) : vec_zero();

@@ -94,6 +94,7 @@ FA_AMX_INLINE void fa_transpose_16x16(__m512i r[16]) {
 FA_AMX_INLINE __m512i fa_load_32_bf16(const char *row, int64_t offset, int64_t dim) {
   const int64_t left = dim - offset;
   if (left >= 32) return _mm512_loadu_si512(row + offset * 2);
+  if (left <= 0) return _mm512_setzero_si512();
   return _mm512_maskz_loadu_epi16((__mmask32)((1u << left) - 1u), row + offset * 2);
 }
 
