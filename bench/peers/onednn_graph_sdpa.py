@@ -119,8 +119,8 @@ class Attention:
         return handle.value
 
     def run(self):
-        self.graph.do("graph_compiled_partition_execute", self.compiled, self.stream, c_size_t(len(self.inputs)), self.inputs,
-                      c_size_t(1), self.outputs)
+        self.graph.do("graph_compiled_partition_execute", self.compiled, self.stream, c_size_t(len(self.inputs)),
+                      self.inputs, c_size_t(1), self.outputs)
         self.graph.do("stream_wait", self.stream)
 
     def __del__(self):

@@ -2,7 +2,7 @@
 """ONNX Runtime's attention operators on the CPU; see peer_contract.py for the options.
 
 Whichever is fastest of Attention (ai.onnx, opset 23), GroupQueryAttention (always causal; one query appends to a cache
-that input and output share) and MultiHeadAttention, which for grouped heads gets K and V repeated beforehand, for free."""
+that input and output share) and MultiHeadAttention, which for grouped heads gets K and V repeated beforehand."""
 import peer_contract
 
 OPSETS = [("", 23), ("com.microsoft", 1)]
@@ -80,8 +80,8 @@ def load(options):
         def multi_head():
             fed = {"q": rows(inputs.q), **{name: rows(numpy.repeat(part, heads_q // heads_kv, axis=1))
                                            for name, part in (("k", inputs.k), ("v", inputs.v))}}
-            node = helper.make_node("MultiHeadAttention", ["q", "k", "v"], ["o"], domain="com.microsoft", num_heads=heads_q,
-                                    unidirectional=int(point.causal))
+            node = helper.make_node("MultiHeadAttention", ["q", "k", "v"], ["o"], domain="com.microsoft",
+                                    num_heads=heads_q, unidirectional=int(point.causal))
             return call("MultiHeadAttention", "bshd", node, fed,
                         {"o": numpy.empty((batch, seq_q, heads_q * dim_v), inputs.q.dtype)}, point.dtype, heads)
 

@@ -26,9 +26,10 @@ class Failure(Exception):
     """One line for the user."""
 
 
-def run(*command, **options):
-    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                          **options)
+def run(*command):
+    """Failure with its last line if it fails."""
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False)
     if done.returncode:
         said = [line for line in done.stdout.splitlines() if line.strip()] or ["no message"]
         raise Failure(f"{pathlib.Path(command[0]).name} {' '.join(map(str, command[1:4]))}...: {said[-1][:200]}")

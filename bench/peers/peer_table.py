@@ -63,8 +63,8 @@ def summary(compared):
         return "No point has both ours and a peer."
     worst = min((point for point in compared if point["ratio"] is not None), key=lambda point: point["ratio"])
     op, shape, dtype, causal = worst["key"]
-    return (f"{len(ratios)} points: median over the best peer {statistics.median(ratios):.2f}x, worst {worst['ratio']:.2f}x "
-            f"({op} {shape_name(shape)} {dtype}{' causal' if causal else ''}, {worst['best']}); "
+    return (f"{len(ratios)} points: median over the best peer {statistics.median(ratios):.2f}x, worst "
+            f"{worst['ratio']:.2f}x ({op} {shape_name(shape)} {dtype}{' causal' if causal else ''}, {worst['best']}); "
             f"{sum(ratio < 1 for ratio in ratios)} below 1, {sum(ratio < 1.2 for ratio in ratios)} below 1.2.")
 
 
@@ -72,12 +72,15 @@ def markdown(rows, field="ms"):
     """The table: ours in ms, then every peer's time over ours, above 1 where ours is faster."""
     compared = points(rows, field)
     peers = list(dict.fromkeys(row["peer"] for row in rows if row["peer"] != OURS and "ms" in row))
-    lines = ["| B,HQ,HKV,SQ,SKV,D | type | ours, ms | " + "".join(f"{peer} | " for peer in peers) + "best peer | over it |",
+    heads = ["B,HQ,HKV,SQ,SKV,D", "type", "ours, ms", *peers, "best peer", "over it"]
+    lines = [f"| {' | '.join(heads)} |",
              "|---" * (5 + len(peers)) + "|"]
     for point in compared:
         _, shape, dtype, causal = point["key"]
         cells = [f"{point['ratios'][peer]:.2f}" if peer in point["ratios"] else "" for peer in peers]
-        ratio = "" if point["ratio"] is None else f"**{point['ratio']:.2f}**" if point["ratio"] < 1.2 else f"{point['ratio']:.2f}"
+        ratio = "" if point["ratio"] is None else f"{point['ratio']:.2f}"
+        if ratio and point["ratio"] < 1.2:
+            ratio = f"**{ratio}**"
         lines.append(f"| {shape_name(shape)}{' causal' if causal else ''} | {dtype} | {three_digits(point['ms'])} | "
                      + "".join(f"{cell} | " for cell in cells) + f"{point['best'] or ''} | {ratio} |")
     return "\n".join([*lines, "", summary(compared)])
@@ -103,7 +106,8 @@ def read(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("json")
-    parser.add_argument("--below", type=float, metavar="X", help="list the points where ours is less than X of the best peer")
+    parser.add_argument("--below", type=float, metavar="X",
+                        help="instead, the points where ours is less than X times as fast as the best peer")
     parser.add_argument("--least", action="store_const", const="ms_min", default="ms", dest="field")
     options = parser.parse_args()
     rows = read(options.json)

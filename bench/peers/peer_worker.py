@@ -27,8 +27,9 @@ class Worker:
     def start(self):
         self.stderr = tempfile.TemporaryFile("w+", errors="replace")
         try:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
-                                            text=True, env=os.environ | self.environment, preexec_fn=die_with_parent)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=self.stderr, text=True, env=os.environ | self.environment,
+                                            preexec_fn=die_with_parent)
         except OSError as error:
             raise Dead(str(error)) from None
         self.library = self.answer(self.start_seconds)["library"]
@@ -54,7 +55,9 @@ class Worker:
             raise Dead(f"no answer after {seconds:g} s")
         self.stderr.seek(0)
         said = [text for text in self.stderr.read().splitlines() if text.strip()]
-        raise Dead(said[-1][:300] if code > 0 and said else f"ended by signal {-code}" if code < 0 else f"ended with {code}")
+        if code > 0 and said:
+            raise Dead(said[-1][:300])
+        raise Dead(f"ended by signal {-code}" if code < 0 else f"ended with {code}")
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
