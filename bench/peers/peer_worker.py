@@ -37,19 +37,22 @@ class Worker:
 
     def answer(self, seconds):
         """The next line, or Dead."""
-        late = threading.Event()
+        late, process = threading.Event(), self.process
 
         def end():
             late.set()
-            self.process.kill()
+            process.kill()
 
         timer = threading.Timer(seconds, end)
+        timer.daemon = True
         timer.start()
-        line = self.process.stdout.readline()
-        timer.cancel()
-        if line:
+        try:
+            line = process.stdout.readline()
+        finally:
+            timer.cancel()
+        if line.endswith("\n"):
             return json.loads(line)
-        code = self.process.wait()
+        code = process.wait()
         self.process = None
         if late.is_set():
             raise Dead(f"no answer after {seconds:g} s")

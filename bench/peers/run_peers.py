@@ -242,7 +242,7 @@ def pack(arguments):
     options.folder.mkdir(parents=True, exist_ok=True)
     archive, stamp = options.folder / "peers.tar.xz", options.folder / "commit"
     stamp.write_text(commit() + "\n")
-    with tarfile.open(archive, "w:xz") as tar:
+    with tarfile.open(archive, "w:xz", preset=2) as tar:
         for path, name in [*carried, (stamp, "commit")]:
             tar.add(path, f"peers/{name}")
     stamp.unlink()
