@@ -66,8 +66,11 @@ def ggml(folder, cpu, tools):
             "-DCMAKE_INSTALL_RPATH=$ORIGIN", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF",
             "-DLLAMA_BUILD_TOOLS=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_COMMON=OFF", *GGML_CPUS[cpu])
         run(tools / "ninja", "-C", build, "ggml")
+        built = glob.glob(os.path.join(build, "bin", "libggml*.so*"))
+        if not {os.path.basename(library) for library in built} >= set(GGML_LIBRARIES):
+            raise Failure(f"the build of {LLAMA_CPP} made no {' and '.join(GGML_LIBRARIES)}")
         place.mkdir(exist_ok=True)
-        for library in glob.glob(os.path.join(build, "bin", "libggml*.so*")):
+        for library in built:
             shutil.copy(library, place, follow_symlinks=False)
     return place
 
