@@ -3,7 +3,7 @@ PRESET ?= release
 PREFIX ?= /usr/local
 ARGS ?=
 
-.PHONY: build demo test test-long test-gpu bench-gpu install format clean help
+.PHONY: build demo test test-long test-gpu bench-gpu bench-peers install format clean help
 
 build:
 	@scripts/install_deps.sh
@@ -35,6 +35,10 @@ bench-gpu: build
 	  --json build/bench-gpu/rows.json $(ARGS)
 	@python3 bench/plot_gpu.py build/bench-gpu/rows.json build/bench-gpu/prefill.png
 
+bench-peers: build
+	@python3 bench/peers/run_peers.py --json build/bench-peers/rows.json --table build/bench-peers/table.md \
+	  --plot build/bench-peers/ratios.png $(ARGS)
+
 install: build
 	@cmake --install build --prefix $(PREFIX)
 
@@ -51,5 +55,6 @@ help:
 	@echo "make test-long  the same with 20,000 checked cases"
 	@echo "make test-gpu   every kernel for NVIDIA GPUs on this machine's GPU"
 	@echo "make bench-gpu  those kernels beside PyTorch's, in a table and a plot (needs torch)"
+	@echo "make bench-peers beside other CPU libraries, which it fetches, 9 GB (ARGS=--quick: a third of the grid)"
 	@echo "make install    to PREFIX (/usr/local)"
 	@echo "make clean      remove build/"
