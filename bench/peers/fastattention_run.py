@@ -3,6 +3,7 @@
 
 FASTATTENTION_LIBRARY names libfastattention.so (default build/lib/). See peer_contract.py for the other options."""
 import ctypes
+import os
 import pathlib
 import sys
 
@@ -12,6 +13,10 @@ import peer_contract
 def load(options):
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
     import numpy
+    # A packed library finds its oneDNN beside it, not where it was built.
+    library = pathlib.Path(os.environ.get("FASTATTENTION_LIBRARY", pathlib.Path(__file__).resolve().parents[2] / "build/lib/x"))
+    for neighbour in library.parent.glob("libdnnl.so.*"):
+        ctypes.CDLL(neighbour, mode=ctypes.RTLD_GLOBAL)
     from fastattention import _library, version
 
     types = {"f32": _library.FLOAT32, "f16": _library.FLOAT16, "bf16": _library.BFLOAT16}

@@ -8,8 +8,6 @@
 
 enum { TERM_BYTES = 2 * FA_TILE_BYTES };
 
-FA_INLINE int amx_terms_of(fa_dtype dtype) { return dtype == FA_FLOAT32 ? 3 : 2; }
-
 FA_INLINE bool amx_pack_q_terms(fa_dtype dtype, int terms, fa_cpu_rows rows, int64_t row, int64_t seqlen_q, int64_t dim,
                                 int steps, float scale, char *q) {
   /* The pipeline's scale is positive, so that -inf stays the score of a masked key. */

@@ -172,8 +172,11 @@ FA_AMX_INLINE void fa_amx_output(fa_amx_pipeline *w, const fa_amx_block *block, 
     return;
   }
   float *const add_to = fa_amx_take_part(w, terms);
+  const int all = fa_amx_output_terms(terms), small = all - 1; /* as for scores */
   for (int c = 0; c < chunks; ++c)
-    FA_AMX_STEP(w, terms, 0, fa_amx_output_terms(terms), v + c * step_bytes, p + c * step_bytes, c == 0, FA_AMX_FROM_ZERO, at)
+    FA_AMX_STEP(w, terms, 0, small, v + c * step_bytes, p + c * step_bytes, c == 0, FA_AMX_FROM_ZERO, at)
+  for (int c = 0; c < chunks; ++c)
+    FA_AMX_STEP(w, terms, small, all, v + c * step_bytes, p + c * step_bytes, c == 0, FA_AMX_FROM_ZERO, at)
   fa_amx_add_part(w, add_to);
   w->unstored = w->part;
   w->part_of = o;

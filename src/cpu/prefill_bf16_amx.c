@@ -75,8 +75,8 @@ static size_t amx_vector_bytes(const fa_plan *plan) {
   (void)plan;
   return 0;
 }
-static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t kv_head, int64_t first, int64_t count) {
-  (void)work, (void)memory, (void)b, (void)kv_head, (void)first, (void)count;
+static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t head, int64_t row, int64_t rows) {
+  (void)work, (void)memory, (void)b, (void)head, (void)row, (void)rows;
 }
 
 fa_status fa_prefill_bf16_amx_prepare(fa_plan *plan) { return amx_prepare(plan); }

@@ -1,5 +1,5 @@
-/* Prefill attention of fp32 and fp16 (and of bf16 with the score rules that prefill_bf16_amx leaves out) on
- * AMX's bf16 products, every value split exactly into bf16 terms: see split_amx.h.
+/* Prefill attention of fp32, fp16 and bf16 on AMX's bf16 products with every score rule and head size: what prefill_bf16_amx and
+ * prefill_terms_amx leave out. Every value is split exactly into bf16 terms: see split_amx.h.
  *
  *   s = rules(scale * q k^T),  p = exp(s - m),  l = sum p,  o = sum p v / l,  lse = m + ln l
  *
@@ -7,9 +7,9 @@
  *   Level two: a strip of 32 rows x a chunk of 128 keys, whose scores (18 KB) and weights' terms (24 KB for
  *   fp32) are L1's; 32 x 32 results at a time in tiles 0-3, two tiles of either operand in 4-7. The softmax
  *   runs along the keys in AVX-512.
- * Bound: arithmetic; 12 (fp32), 8 (fp16) or 2 (bf16) times S_q S_kv (D + D_v) operations on AMX. An item with
- * q, k or v that cannot be split (infinite, NaN, above 2^60; V all below 2^-70) is done by the FMA kernel of
- * prefill_tiles.h. Measured (one core of a Sapphire Rapids class Xeon at 2.1 GHz, 4 query heads, 1 KV head, S
+ * Bound: arithmetic; 12 (fp32), 8 (fp16) or 2 (bf16) times S_q S_kv (D + D_v) operations on AMX. A strip that
+ * sees a value that cannot be split (infinite, NaN, above 2^60; 32 keys' V all below 2^-70) is done by the FMA kernel
+ * of prefill_tiles.h. Measured (one core of a Sapphire Rapids class Xeon at 2.1 GHz, 4 query heads, 1 KV head, S
  * 1024, D 128, best of short runs): 0.188 TFLOP/s in fp32, 0.246 in fp16, 0.425 in bf16; docs/performance.md,
  * "CPU prefill", says when less. */
 #include "cpu/lanes_avx512.h"
@@ -20,9 +20,10 @@ enum { ROWS = 12, ITEM_STEP = 32 };
 #include "cpu/split_amx.h"
 
 typedef struct split_scratch {
-  scratch fma; /* for items that cannot be split */
+  scratch fma; /* for strips that cannot be split */
   uint16_t *k, *v, *q, *p;
   float *o, *s, *m, *l, *shrink, *part;
+  bool *bad; /* [strips], done without tiles */
 } split_scratch;
 
 typedef struct split_sizes {
@@ -60,49 +61,55 @@ static size_t split_cut(const fa_plan *plan, const tiling *t, char *memory, spli
     if (memory) *float_pointers[n] = (float *)(void *)(memory + at);
     at += (size_t)fa_round_up(floats[n] * 4, 64);
   }
-  return at;
+  if (memory) w->bad = (bool *)(memory + at);
+  return at + (size_t)fa_round_up(z.strips, 64);
 }
 
 /* ----------------------------------------------------------------- packing */
 
-static bool split_q(const split_sizes *z, fa_cpu_rows q, int64_t row, int64_t rows, fa_dtype dtype,
-                    int64_t dim, uint16_t *to) {
-  bool fits = true;
+/* bad[n]: a value of strip n cannot be split. */
+static void split_q(const split_sizes *z, fa_cpu_rows q, int64_t row, int64_t rows, fa_dtype dtype, int64_t dim,
+                    uint16_t *to, bool *bad) {
   for (int64_t r0 = 0; r0 < fa_round_up(rows, STRIP); r0 += 16) {
     const char *from[16];
     const int64_t count = fa_max(0, fa_min(16, rows - r0));
     for (int64_t r = 0; r < 16; r++) from[r] = r < count ? q.data + (row + r0 + r) * q.stride : NULL;
     uint16_t *tiles = to + r0 / STRIP * STRIP * z->dim * z->terms + r0 % STRIP / 16 * TILE;
-    fits &= split_rows(from, count, dtype, dim, z->terms, false, tiles);
+    if (r0 % STRIP == 0) bad[r0 / STRIP] = false;
+    if (!split_rows(from, count, dtype, dim, z->terms, false, tiles)) bad[r0 / STRIP] = true;
   }
-  return fits;
 }
 
-static bool split_k(const split_sizes *z, const source *s, int64_t key, int64_t end, uint16_t *to) {
-  bool fits = true;
+/* Bit n: a value of keys 32 n to 32 n + 31 cannot be split. */
+static uint32_t split_k(const split_sizes *z, const source *s, int64_t key, int64_t end, uint16_t *to) {
+  uint32_t bad = 0;
   for (int64_t j = 0; j < fa_round_up(end - key, 32); j += 16) {
     const char *from[16];
     const int64_t count = fa_max(0, fa_min(16, end - key - j));
     for (int64_t r = 0; r < 16; r++) from[r] = r < count ? fa_cpu_token(&s->tokens, key + j + r) : NULL;
     uint16_t *tiles = to + j / 32 * 32 * z->dim * z->terms + j % 32 / 16 * TILE;
-    fits &= split_rows(from, count, s->dtype, s->dim, z->terms, true, tiles);
+    bad |= (uint32_t)!split_rows(from, count, s->dtype, s->dim, z->terms, true, tiles) << j / 32;
   }
-  return fits;
+  return bad;
 }
 
-static bool split_v(const split_sizes *z, const source *s, int64_t key, int64_t end, uint16_t *to) {
-  split_range range = {vec_zero(), 0};
+static uint32_t split_v(const split_sizes *z, const source *s, int64_t key, int64_t end, uint16_t *to) {
   const int64_t keys = end - key, step = 32 * z->dim_v * z->terms;
-  for (int64_t j = 0; j < keys; j += 2) {
-    const char *odd = j + 1 < keys ? fa_cpu_token(&s->tokens, key + j + 1) : NULL;
-    split_value_pair(fa_cpu_token(&s->tokens, key + j), odd, s->dtype, s->dim, z->terms, j % 32 / 2,
-                     to + j / 32 * step, &range);
+  uint32_t bad = 0;
+  for (int64_t begin = 0; begin < keys; begin += 32) {
+    split_range range = {vec_zero(), 0};
+    for (int64_t j = begin; j < fa_min(begin + 32, keys); j += 2) {
+      const char *odd = j + 1 < keys ? fa_cpu_token(&s->tokens, key + j + 1) : NULL;
+      split_value_pair(fa_cpu_token(&s->tokens, key + j), odd, s->dtype, s->dim, z->terms, j % 32 / 2,
+                       to + j / 32 * step, &range);
+    }
+    const float most = vec_top(range.most);
+    bad |= (uint32_t)(range.large != 0 || (most != 0.0f && most < FA_SPLIT_LEAST)) << begin / 32;
   }
   for (int64_t j = fa_round_up(keys, 2); j < fa_round_up(keys, 32); j += 2)
     for (int64_t tile = 0; tile < step / TILE; tile++)
       memset(to + j / 32 * step + tile * TILE + j % 32 * 16, 0, 64);
-  const float most = vec_top(range.most);
-  return range.large == 0 && (most == 0.0f || most >= FA_SPLIT_LEAST);
+  return bad;
 }
 
 /* ------------------------------------------------------------- a work item */
@@ -160,13 +167,17 @@ FA_INLINE void strip_chunk(const job *j, const split_scratch *w, const split_siz
   }
 }
 
+/* bad_keys: as split_k's of the block. A strip is done without tiles for values that its own rows see, so that its bits depend
+ * on neither the item nor the threads. */
 static void strip_split(const job *j, const split_scratch *w, const split_sizes *z,
                         const fa_score_rules *rules, int64_t strip, int64_t row, int64_t rows, int64_t begin,
-                        int64_t end) {
+                        int64_t end, uint32_t bad_keys) {
   const fa_key_range kept = fa_band_keys(rules->band, row, rows, rules->seqlen_kv);
   const int64_t k0 = fa_max(kept.begin, begin), k1 = fa_min(kept.end, end);
   if (k0 >= k1) return;
   const int64_t stop = fa_round_up(k1 - begin, 32);
+  for (int64_t n = (k0 - begin) / 32; n < stop / 32; n++) w->bad[strip] |= bad_keys >> n & 1u;
+  if (w->bad[strip]) return;
   for (int64_t first = (k0 - begin) / 32 * 32; first < stop; first += CHUNK) {
     const int64_t last = fa_min(first + CHUNK, stop);
     if (z->terms == 3) strip_chunk(j, w, z, rules, strip, row, rows, begin, first, last, 3);
@@ -175,8 +186,7 @@ static void strip_split(const job *j, const split_scratch *w, const split_sizes 
   }
 }
 
-/* False, and nothing written, when a value of the item cannot be split. */
-static bool run_split(const job *j, const split_scratch *w, const item *it) {
+static void run_split(const job *j, const split_scratch *w, const item *it) {
   const fa_attention_problem *p = &j->plan->problem;
   const tiling *t = &j->t;
   const split_sizes z = sizes_of(j->plan, t);
@@ -188,8 +198,8 @@ static bool run_split(const job *j, const split_scratch *w, const item *it) {
 
   for (int64_t n = 0; n < it->heads; n++) {
     const fa_cpu_rows q = fa_cpu_q_rows(j->plan, j->args, &j->args->q, it->b, it->head + n);
-    uint16_t *to = w->q + n * strips * STRIP * z.dim * z.terms;
-    if (!split_q(&z, q, it->row, it->rows, p->dtype, p->head_dim_qk, to)) return false;
+    split_q(&z, q, it->row, it->rows, p->dtype, p->head_dim_qk, w->q + n * strips * STRIP * z.dim * z.terms,
+            w->bad + n * strips);
   }
   for (int64_t n = 0; n < all * STRIP; n++) w->m[n] = -INFINITY;
   memset(w->l, 0, (size_t)(all * STRIP * VEC) * sizeof(float));
@@ -199,12 +209,12 @@ static bool run_split(const job *j, const split_scratch *w, const item *it) {
   const fa_key_range range = fa_band_keys(any.band, it->row, it->rows, any.seqlen_kv);
   for (int64_t block = range.begin / t->keys * t->keys; block < range.end; block += t->keys) {
     const int64_t begin = fa_max(block, range.begin / 32 * 32), end = fa_min(block + t->keys, range.end);
-    if (!split_k(&z, &k, begin, end, w->k) || !split_v(&z, &v, begin, end, w->v)) return false;
+    const uint32_t bad_keys = split_k(&z, &k, begin, end, w->k) | split_v(&z, &v, begin, end, w->v);
     for (int64_t n = 0; n < it->heads; n++) {
       const fa_score_rules rules = fa_score_rules_of(j->plan, j->args, it->b, it->head + n);
       for (int64_t strip = 0; strip < strips; strip++) {
         const int64_t row = it->row + strip * STRIP, rows = fa_min(STRIP, it->row + it->rows - row);
-        strip_split(j, w, &z, &rules, n * strips + strip, row, rows, begin, end);
+        strip_split(j, w, &z, &rules, n * strips + strip, row, rows, begin, end, bad_keys);
       }
     }
   }
@@ -214,11 +224,16 @@ static bool run_split(const job *j, const split_scratch *w, const item *it) {
     const fa_cpu_rows o_rows = fa_cpu_q_rows(j->plan, j->args, &j->args->o, it->b, h);
     for (int64_t r = 0; r < it->rows; r++) {
       const int64_t at = n * strips * STRIP + r, i = it->row + r;
+      if (w->bad[at / STRIP]) continue;
       if (!finish_row(j, w->o + at * z.dim_v, w->m[at], w->l + at * VEC, it->b, h, i, o_rows))
         fa_prefill_rows_exact(j->plan, j->args, it->b, h, i, 1, w->fma.exact);
     }
   }
-  return true;
+  for (int64_t n = 0; n < all; n++) {
+    const int64_t row = it->row + n % strips * STRIP;
+    const item strip = {it->b, it->head + n / strips, 1, row, fa_min(STRIP, it->row + it->rows - row)};
+    if (w->bad[n]) run_item(j, &w->fma, &strip);
+  }
 }
 
 static void split_body(void *shared, fa_cpu_work *work, int thread) {
@@ -227,8 +242,7 @@ static void split_body(void *shared, fa_cpu_work *work, int thread) {
   split_cut(j->plan, &j->t, NULL, &w);
   split_cut(j->plan, &j->t, j->workspace + (size_t)thread * split_cut(j->plan, &j->t, NULL, &w), &w);
   fa_tiles_configure();
-  for (item it; next_item(j, work, &it);)
-    if (!run_split(j, &w, &it)) run_item(j, &w.fma, &it);
+  for (item it; next_item(j, work, &it);) run_split(j, &w, &it);
   fa_tiles_release();
 }
 

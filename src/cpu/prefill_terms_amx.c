@@ -79,26 +79,27 @@ static bool amx_pack_v(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key,
 
 /* ------------------------------------------------------------- what cannot be split */
 
+/* What was asked for is this kernel's layout, not the fp32 tiles', whose scores have room for MOST_KEYS. */
+static tiling vector_tiling(const fa_plan *plan) {
+  fa_plan by_rule = *plan;
+  by_rule.request.level1_rows = by_rule.request.level1_keys = 0;
+  return tiling_of(&by_rule);
+}
+
 static size_t amx_vector_bytes(const fa_plan *plan) {
-  const tiling t = tiling_of(plan);
+  const tiling t = vector_tiling(plan);
   scratch none;
   return scratch_cut(&t, fa_prefill_rows_exact_bytes(plan), NULL, &none);
 }
 
-/* A sub-block after the other would pack K and V each time, so the heads' row blocks go together. */
-static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t kv_head, int64_t first, int64_t count) {
-  const fa_plan *plan = work->plan;
-  const job j = {plan, work->args, NULL, tiling_of(plan)};
-  const int64_t seqlen_q = fa_cpu_seqlen_q(plan, work->args, b), group = plan->group;
+static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t head, int64_t row, int64_t rows) {
+  const job j = {work->plan, work->args, NULL, vector_tiling(work->plan)};
+  const int64_t end = fa_min(row + rows, fa_cpu_seqlen_q(work->plan, work->args, b));
   scratch w;
   scratch_cut(&j.t, 0, memory, &w);
-  for (int64_t h = 0; h < group; ++h) {
-    const int64_t block = fa_ceil_div(first - h, group), end_block = fa_ceil_div(first + count - h, group);
-    const int64_t end = fa_min(end_block * FA_SUB_ROWS, seqlen_q);
-    for (int64_t row = fa_max(block, 0) * FA_SUB_ROWS; row < end; row += j.t.rows) {
-      const item it = {b, kv_head * group + h, 1, row, fa_min(j.t.rows, end - row)};
-      run_item(&j, &w, &it);
-    }
+  for (; row < end; row += j.t.rows) {
+    const item it = {b, head, 1, row, fa_min(j.t.rows, end - row)};
+    run_item(&j, &w, &it);
   }
 }
 

@@ -7,6 +7,7 @@
 #define FA_CPU_SOFTMAX_AMX_H
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "cpu/cpu.h"
 #include "cpu/tiles_amx.h"
@@ -27,6 +28,7 @@ typedef struct fa_amx_shape {
 typedef struct fa_amx_sub {
   int64_t row;  /* first query */
   int64_t head; /* query head */
+  bool splits;  /* every value of Q into terms; otherwise Q's tiles are zeros and the rows are done elsewhere */
 } fa_amx_sub;
 
 /* A key block for one sub-block, in the order they are worked on. */

@@ -36,9 +36,9 @@ static bool amx_pack_k(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key,
                        int steps, char *k);
 static bool amx_pack_v(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
                        int units, char *v);
-/* Sub-blocks [first, first + count) of a KV head with a value that cannot be split, without tiles, in memory of a thread. */
+/* Queries [row, row + rows) of a query head without tiles, in memory of a thread: some value of Q, K or V cannot be split. */
 static size_t amx_vector_bytes(const fa_plan *plan);
-static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t kv_head, int64_t first, int64_t count);
+static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t head, int64_t row, int64_t rows);
 
 /* The pipeline is compiled for some shapes; others take the next larger one, with zeros for what they lack. */
 static fa_amx_shape shape_of(const fa_attention_problem *problem) {
@@ -297,7 +297,8 @@ static void look_ahead(const amx_job *work, fa_amx_pipeline *w, int64_t from, in
 
 /* Sub-blocks [first, first + count) of KV head kv_head of entry b; sub-blocks are numbered row block first, so that
  * the heads of a group that share K and V are together. packed: the head's K and V, or NULL. False, and nothing written,
- * when a value cannot be split. */
+ * when a value of K or V cannot be split; Q's are looked at by sub-block. What is done without tiles thus depends on neither
+ * super-blocks nor threads. */
 static bool run_super_block(const amx_job *work, char *memory, char *packed, int64_t b, int64_t kv_head, int64_t first,
                             int64_t count) {
   const fa_plan *plan = work->plan;
@@ -325,21 +326,22 @@ static bool run_super_block(const amx_job *work, char *memory, char *packed, int
   w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
   w.band = fa_band_of(p, seqlen_q, w.seqlen_kv);
   const double scale = fabs((double)p->scale) * LOG2E;
-  w.scale = _mm512_set1_ps((float)scale);
-  w.scale_rest = _mm512_set1_ps((float)(scale - (double)(float)scale));
+  /* From below, so that the rest is positive and a masked score times it is -inf as well, not NaN beside -inf. */
+  const float most = (float)scale, below = (double)most < scale ? most : nextafterf(most, 0.0f);
+  w.scale = _mm512_set1_ps(p->dtype == FA_FLOAT32 ? below : most);
+  w.scale_rest = _mm512_set1_ps((float)(scale - (double)below));
   fa_amx_sub *subs = (fa_amx_sub *)(memory + at->subs);
   w.subs = subs;
 
   const int64_t q_bytes = work->shape.qk_steps * work->shape.terms * 2 * FA_TILE_BYTES;
-  bool fits = true;
   for (int64_t s = 0; s < count; ++s) {
     subs[s].row = (first + s) / plan->group * FA_SUB_ROWS;
     subs[s].head = kv_head * plan->group + (first + s) % plan->group;
     const fa_cpu_rows rows = fa_cpu_q_rows(plan, work->args, &work->args->q, b, subs[s].head);
-    fits &= amx_pack_q(p->dtype, rows, subs[s].row, seqlen_q, p->head_dim_qk, work->shape.qk_steps, p->scale,
-                       memory + at->q + s * q_bytes);
+    char *q = memory + at->q + s * q_bytes;
+    subs[s].splits = amx_pack_q(p->dtype, rows, subs[s].row, seqlen_q, p->head_dim_qk, work->shape.qk_steps, p->scale, q);
+    if (!subs[s].splits) memset(q, 0, (size_t)q_bytes);
   }
-  if (!fits) return false;
   memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
   for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
     w.reference[i] = w.sum[i] = w.exact_sum[i] = 0.0f;
@@ -361,8 +363,11 @@ static bool run_super_block(const amx_job *work, char *memory, char *packed, int
       work->iterate(&w, i < n ? &blocks[i] : NULL, i >= 1 && i <= n ? &blocks[i - 1] : NULL,
                     i >= 2 ? &blocks[i - 2] : NULL, work->shape);
   }
-  for (int64_t s = 0; s < count; ++s)
-    for (int tile = 0; tile < 2; ++tile) finish_lanes(work, &w, b, s, tile, seqlen_q, memory + at->exact);
+  for (int64_t s = 0; s < count; ++s) {
+    if (!subs[s].splits) amx_run_vector(work, memory + at->vector, b, subs[s].head, subs[s].row, FA_SUB_ROWS);
+    else
+      for (int tile = 0; tile < 2; ++tile) finish_lanes(work, &w, b, s, tile, seqlen_q, memory + at->exact);
+  }
   return true;
 }
 
@@ -385,9 +390,21 @@ static void pack_thread(void *shared, fa_cpu_work *queue, int thread) {
     const int64_t seqlen_kv = fa_cpu_seqlen_kv(work->plan, work->args, b);
     const fa_key_range kept = fa_band_keys(fa_band_of(p, seqlen_q, seqlen_kv), 0, seqlen_q, seqlen_kv);
     if (kept.begin >= key + run || kept.end <= key) continue;
-    char *tiles = packed_head(work, pair) + key / work->plan->tiles.level2_keys * block_bytes_of(work->plan);
-    if (!amx_pack_keys(work, b, pair % p->heads_kv, key, fa_min(run, kept.end - key), tiles))
+    const int64_t block_keys = work->plan->tiles.level2_keys, begin = fa_max(key, kept.begin / block_keys * block_keys);
+    char *tiles = packed_head(work, pair) + begin / block_keys * block_bytes_of(work->plan);
+    if (!amx_pack_keys(work, b, pair % p->heads_kv, begin, fa_min(key + run, kept.end) - begin, tiles))
       __atomic_store_n(&work->unsplittable[pair - work->first_pair], 1, __ATOMIC_RELAXED);
+  }
+}
+
+/* A sub-block after the other would pack K and V each time, so each head's row blocks go together. */
+static void run_without_tiles(const amx_job *work, char *memory, int64_t b, int64_t kv_head, int64_t first, int64_t count) {
+  const int64_t group = work->plan->group;
+  for (int64_t h = 0; h < group; ++h) {
+    const int64_t begin = fa_max(0, fa_ceil_div(first - h, group)), end = fa_ceil_div(first + count - h, group);
+    if (begin < end)
+      amx_run_vector(work, memory + work->layout.vector, b, kv_head * group + h, begin * FA_SUB_ROWS,
+                     (end - begin) * FA_SUB_ROWS);
   }
 }
 
@@ -407,7 +424,7 @@ static void run_thread(void *shared, fa_cpu_work *queue, int thread) {
     if (count <= 0) continue;
     const bool splits = !work->packed.heads || !work->unsplittable[pair - work->first_pair];
     if (!splits || !run_super_block(work, memory, packed_head(work, pair), b, kv_head, first, count))
-      amx_run_vector(work, memory + work->layout.vector, b, kv_head, first, count);
+      run_without_tiles(work, memory, b, kv_head, first, count);
   }
   fa_tiles_release();
 }

@@ -1,0 +1,139 @@
+/* Prefill kernels that leave rows to a slower path: not those of ordinary inputs, whatever the mask; and the same bits on any
+ * number of threads where some values make them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dtype.h"
+#include "core/kernel.h"
+#include "cpu/prefill_exact.h"
+
+enum { HEADS = 4, ROWS = 300, DIM = 72, MOST_BYTES = HEADS * ROWS * DIM * 4 };
+
+static int64_t exact_rows;
+
+void __real_fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *args, int64_t b, int64_t h, int64_t row,
+                                  int64_t rows, void *scratch);
+void __wrap_fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *args, int64_t b, int64_t h, int64_t row,
+                                  int64_t rows, void *scratch);
+void __wrap_fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *args, int64_t b, int64_t h, int64_t row,
+                                  int64_t rows, void *scratch) {
+  __atomic_fetch_add(&exact_rows, rows, __ATOMIC_RELAXED);
+  __real_fa_prefill_rows_exact(plan, args, b, h, row, rows, scratch);
+}
+
+typedef struct tensors {
+  unsigned char q[MOST_BYTES], k[MOST_BYTES / HEADS], v[MOST_BYTES / HEADS], o[MOST_BYTES];
+  fa_dtype dtype;
+} tensors;
+
+static void fill(void *to, int count, fa_dtype dtype, uint32_t seed) {
+  for (int n = 0; n < count; n++) {
+    seed = seed * 1664525u + 1013904223u;
+    fa_store_float(to, n, (float)(seed >> 8) / 0x1p23f - 1.0f, dtype);
+  }
+}
+
+static tensors *ordinary(fa_dtype dtype) {
+  tensors *t = calloc(1, sizeof *t);
+  assert_non_null(t);
+  t->dtype = dtype;
+  fill(t->q, HEADS * ROWS * DIM, dtype, 1);
+  fill(t->k, ROWS * DIM, dtype, 2);
+  fill(t->v, ROWS * DIM, dtype, 3);
+  return t;
+}
+
+static void attend(int32_t threads, const char *kernel, int causal, int64_t window, tensors *t) {
+  fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
+  options.threads = threads;
+  fa_context *context = NULL;
+  assert_int_equal(fa_context_create(&options, &context), FA_OK);
+  fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
+  p.dtype = p.kv_dtype = t->dtype;
+  p.heads_q = HEADS;
+  p.max_seqlen_q = p.max_seqlen_kv = ROWS;
+  p.head_dim_qk = p.head_dim_v = DIM;
+  p.causal = causal;
+  p.window_left = window;
+  p.kernel = kernel;
+  fa_plan *plan = NULL;
+  if (fa_plan_create(context, &p, &plan) != FA_OK) fail_msg("%s", fa_last_error());
+  fa_attention_args a = FA_ATTENTION_ARGS_INIT;
+  a.q = (fa_tensor){t->q, HEADS * ROWS * DIM, DIM, ROWS * DIM};
+  a.o = (fa_tensor){t->o, HEADS * ROWS * DIM, DIM, ROWS * DIM};
+  a.k = (fa_tensor){t->k, ROWS * DIM, DIM, ROWS * DIM};
+  a.v = (fa_tensor){t->v, ROWS * DIM, DIM, ROWS * DIM};
+  const size_t bytes = fa_plan_workspace_bytes(plan);
+  void *workspace = NULL;
+  assert_int_equal(fa_buffer_allocate(context, bytes, &workspace), FA_OK);
+  memset(workspace, 0xff, bytes); /* NaN */
+  if (fa_attention_run(plan, &a, workspace, bytes, NULL) != FA_OK) fail_msg("%s", fa_last_error());
+  fa_buffer_free(context, workspace);
+  fa_plan_destroy(plan);
+  fa_context_destroy(context);
+}
+
+typedef void (*kernel_test)(const char *kernel, fa_dtype dtype);
+
+static void every_prefill_kernel(kernel_test test) {
+  for (int32_t n = 0; n < fa_kernel_count(); n++) {
+    fa_kernel_info info = FA_KERNEL_INFO_INIT;
+    assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
+    if (!info.available || info.is_baseline || strcmp(info.device, "cpu") != 0 || strcmp(info.operation, "prefill") != 0)
+      continue;
+    for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++)
+      if (info.dtypes >> dtype & 1u) test(info.name, (fa_dtype)dtype);
+  }
+}
+
+static void ordinary_rows(const char *kernel, fa_dtype dtype) {
+  tensors *t = ordinary(dtype);
+  for (int causal = 0; causal < 2; causal++)
+    for (int64_t window = -1; window < 50; window += 47) {
+      exact_rows = 0;
+      attend(2, kernel, causal, window, t);
+      if (exact_rows != 0)
+        fail_msg("%s, %s, causal %d, window %lld: %lld rows went the slow way", kernel, fa_dtype_name(dtype), causal,
+                 (long long)window, (long long)exact_rows);
+    }
+  free(t);
+}
+static void test_ordinary_rows_stay(void **state) {
+  (void)state;
+  every_prefill_kernel(ordinary_rows);
+}
+
+/* An infinity in one query, then one in a key behind the window: whatever they make of a row, threads make the same. */
+static void bits_of_threads(const char *kernel, fa_dtype dtype) {
+  static unsigned char first[MOST_BYTES];
+  tensors *t = ordinary(dtype);
+  const size_t bytes = HEADS * ROWS * DIM * fa_dtype_size(dtype);
+  for (int where = 0; where < 2; where++) {
+    fa_store_float(where ? t->k : t->q, 37 * DIM + 5, INFINITY, dtype);
+    for (int32_t threads = 1; threads <= 8; threads++) {
+      attend(threads, kernel, 1, 200, t);
+      if (threads == 1) memcpy(first, t->o, bytes);
+      else if (memcmp(first, t->o, bytes) != 0)
+        fail_msg("%s, %s: other bits on %d threads", kernel, fa_dtype_name(dtype), (int)threads);
+    }
+    fill(t->q, HEADS * ROWS * DIM, dtype, 1);
+  }
+  free(t);
+}
+static void test_same_bits_on_any_threads(void **state) {
+  (void)state;
+  every_prefill_kernel(bits_of_threads);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_ordinary_rows_stay), cmocka_unit_test(test_same_bits_on_any_threads)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
