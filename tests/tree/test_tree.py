@@ -131,10 +131,12 @@ def test_public_header_compiles_alone(compiler, standard, tmp_path):
 
 
 # A column is for one kernel, or for those that differ in their type only.
-COLUMNS = ("prefill_c", "prefill_avx2", "prefill_avx512", "prefill_bf16_amx", "prefill_split_amx", "prefill_neon",
+COLUMNS = ("prefill_c", "prefill_avx2", "prefill_avx512 prefill_avx512_bf16", "prefill_bf16_amx prefill_terms_amx",
+           "prefill_split_amx", "prefill_neon",
            "prefill_neon_bf16 prefill_neon_fhm", "decode_any", "prefill_sm80", "prefill_sm75", "prefill_sm70", "prefill_any",
            "flash_ascend")
-X86, ARM64 = set(COLUMNS[1:5]), {"prefill_neon", "prefill_neon_bf16", "prefill_neon_fhm"}
+X86 = set(" ".join(COLUMNS[1:5]).split())
+ARM64 = {"prefill_neon", "prefill_neon_bf16", "prefill_neon_fhm"}
 
 
 def test_readme_feature_table_is_that_of_the_kernel_table(fastattn):
@@ -147,6 +149,8 @@ def test_readme_feature_table_is_that_of_the_kernel_table(fastattn):
     # A build has the kernels of one processor's family, and without nvcc none for GPUs.
     here = [(column, name) for column in COLUMNS for name in column.split() if name in kernels]
     assert "prefill_c" in kernels and (X86 <= set(kernels) or ARM64 <= set(kernels))
+    prefill = {n for n, k in kernels.items() if k["operation"] == "prefill" and k["device"] == "cpu" and not k["baseline"]}
+    assert prefill == {name for _, name in here if name in prefill}
     assert set(table) == {feature for _, name in here for feature in kernels[name]["features"]}
     for column, name in here:
         for feature, marks in table.items():
