@@ -14,8 +14,9 @@ def load(options):
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
     import numpy
     # A packed library finds its oneDNN beside it, not where it was built.
-    library = pathlib.Path(os.environ.get("FASTATTENTION_LIBRARY", pathlib.Path(__file__).resolve().parents[2] / "build/lib/x"))
-    for neighbour in library.parent.glob("libdnnl.so.*"):
+    named = os.environ.get("FASTATTENTION_LIBRARY")
+    folder = pathlib.Path(named).parent if named else pathlib.Path(__file__).resolve().parents[2] / "build/lib"
+    for neighbour in folder.glob("libdnnl.so.*"):
         ctypes.CDLL(neighbour, mode=ctypes.RTLD_GLOBAL)
     from fastattention import _library, version
 

@@ -2,12 +2,12 @@
  *
  * Everything is transposed, so that a query is a lane and no reduction runs across lanes:
  *     S^T[keys x queries] = K Q^T        softmax down the rows        O^T[d x queries] += V^T P^T
- * P^T leaves the softmax in B-operand layout after one permute; O^T stays in fp32 tiles until the end.
+ * P^T leaves the softmax in B-operand layout, two keys to 32 bits; O^T stays in fp32 tiles until the end.
  *
  * Level two: a sub-block of 32 queries times a key block of 32 * `chunks` keys, in 2 x 2 tiles; a chunk is 32 keys.
- * Work goes in rounds, `units` of them a key block. Round t, one after another:
- *     S^T of the chunks of unit t                       |  first part of the softmax of unit t - 1
- *     O^T of one pair of d tiles, unit t - `units` - 1  |  the rest of it
+ * Work goes in rounds, `rounds` of them a key block. Round t, one after another:
+ *     S^T of the chunks of round t                                  |  first part of the softmax of round t - 1
+ *     O^T of the block before, its pairs of d tiles of round t - 1  |  the rest of it
  * with the softmax cut into rows of 2 keys x 16 queries, spread evenly behind the single tile products, so that the
  * tile unit and the vector units work at once: longer runs of vector work fill the scheduler, and the next product
  * does not get in. Scores are a round old when they are read: a load behind the tile store it depends on waits for the
@@ -24,10 +24,10 @@
  * become constants: a row then has no instruction to spare beside a product. With several, a product finds one row in three to
  * twelve, and code that is not unrolled is smaller by as much. */
 FA_AMX_INLINE void fa_amx_softmax_beside(fa_amx_pipeline *w, fa_amx_softmax *at, int product) {
+  if (!at->block) return;
   if (at->terms == 1) {
-    if (at->rows)
-      for (int i = product * at->rows_if_any / at->products; i < (product + 1) * at->rows_if_any / at->products; ++i)
-        fa_amx_softmax_row(w, at, i);
+    for (int i = product * at->rows / at->products; i < (product + 1) * at->rows / at->products; ++i)
+      fa_amx_softmax_row(w, at, i);
   } else {
     for (at->due += at->rows; at->due >= at->products; at->due -= at->products) fa_amx_softmax_row(w, at, at->row++);
   }
@@ -193,13 +193,11 @@ FA_AMX_INLINE void fa_amx_iterate_shape(fa_amx_pipeline *w, const fa_amx_block *
   const int unit_products = 4 * fa_amx_output_terms(terms) * chunks;
   for (int round = 0; round < rounds; ++round) {
     const int chunk = round * round_chunks;
-    const fa_amx_block *const scored = round ? now : before;
-    fa_amx_softmax softmax = {.block = scored,
+    fa_amx_softmax softmax = {.block = round ? now : before,
                               .scores = w->scores[1],
                               .p = round ? w->p[0] : w->p[1],
                               .first_chunk = (round ? chunk : chunks) - round_chunks,
-                              .rows = scored ? 32 * round_chunks : 0,
-                              .rows_if_any = 32 * round_chunks,
+                              .rows = 32 * round_chunks,
                               .products = score_products + round_units * unit_products,
                               .terms = terms,
                               .wants_lse = wants_lse,

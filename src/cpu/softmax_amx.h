@@ -47,7 +47,7 @@ typedef struct fa_amx_pipeline {
                         and V^T */
   float *o;          /* [subs][units][2 query tiles][2 d tiles][16 x 16] */
   float *reference;  /* [subs][32], log2 */
-  float *limit;      /* [subs][32], of the sum of 8 P before the reference must be looked at; below 0: no key yet */
+  float *limit;      /* [subs][32], of the sum of 32 P before the reference must be looked at; below 0: no key yet */
   float *sum;        /* [subs][32], of P as rounded to its terms: o is then a weighted mean whatever the rounding */
   float *exact_sum;  /* [subs][32], of P before rounding, for lse; with several terms sum is that */
   float *pending;    /* [32] factors O of the current sub-block still lacks */
@@ -247,8 +247,7 @@ typedef struct fa_amx_softmax {
   float *scores;
   char *p; /* of the key block: [chunks][terms][2 query tiles] */
   int first_chunk;
-  int rows;        /* 32 a chunk; 0: nothing to do */
-  int rows_if_any; /* 32 a chunk */
+  int rows;     /* 32 a chunk */
   int products;
   int row;      /* the next, with several terms */
   int due;      /* rows due behind a product, times products; with several terms */
