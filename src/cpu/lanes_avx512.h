@@ -99,4 +99,13 @@ FA_INLINE void vec_transpose(vec r[VEC]) {
   }
 }
 
+/* 32 elements each of two keys' rows in pairs, (even key, odd key): the first 16 pairs and the last 16. */
+FA_INLINE void interleave_pairs(__m512i even, __m512i odd, __m512i *first, __m512i *last) {
+  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                       5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  *first = _mm512_permutex2var_epi16(even, low, odd);
+  *last = _mm512_permutex2var_epi16(even, high, odd);
+}
+
 #endif

@@ -4,6 +4,7 @@
 #define FA_CPU_PACK_BF16_AMX_H
 
 #include "cpu/cpu.h"
+#include "cpu/lanes_avx512.h"
 #include "cpu/tiles_amx.h"
 
 /* 32 queries of one head from `row` on as B tiles of Q^T: [steps][2 query tiles]; zeros from `seqlen_q` on. */
@@ -41,9 +42,6 @@ static inline void fa_amx_pack_k(const fa_cpu_tokens *tokens, int64_t key, int64
  * one d and its 32 keys. */
 static inline void fa_amx_pack_v(const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
                                  int units, char *v) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                       5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   const int64_t chunks = padded / 32;
   for (int64_t j = 0; j < padded; j += 32) {
     const char *token[32];
@@ -54,8 +52,7 @@ static inline void fa_amx_pack_v(const fa_cpu_tokens *tokens, int64_t key, int64
         const __m512i even = token[2 * r] ? fa_load_32_bf16(token[2 * r], unit * 32, dim) : _mm512_setzero_si512();
         const __m512i odd =
             token[2 * r + 1] ? fa_load_32_bf16(token[2 * r + 1], unit * 32, dim) : _mm512_setzero_si512();
-        first[r] = _mm512_permutex2var_epi16(even, low, odd);
-        second[r] = _mm512_permutex2var_epi16(even, high, odd);
+        interleave_pairs(even, odd, &first[r], &second[r]);
       }
       fa_transpose_16x16(first);
       fa_transpose_16x16(second);

@@ -36,9 +36,10 @@ FA_INLINE bool amx_pack_k_terms(fa_dtype dtype, int terms, const fa_cpu_tokens *
   split_range range = {vec_zero(), 0};
   for (int64_t j = 0; j < padded; ++j) {
     char *row = k + j / 32 * steps * terms * TERM_BYTES + j / 16 % 2 * FA_TILE_BYTES + j % 16 * 64;
+    const char *token = j < count ? fa_cpu_token(tokens, key + j) : NULL;
     for (int s = 0; s < steps; ++s) {
       __m512i out[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
-      if (j < count) split_load(fa_cpu_token(tokens, key + j), dtype, s * 32, dim, terms, out, &range);
+      if (token) split_load(token, dtype, s * 32, dim, terms, out, &range);
       for (int t = 0; t < terms; ++t) _mm512_store_si512(row + (s * terms + t) * TERM_BYTES, out[t]);
     }
   }
@@ -48,24 +49,19 @@ FA_INLINE bool amx_pack_k_terms(fa_dtype dtype, int terms, const fa_cpu_tokens *
 /* Two keys' rows interleaved are 16 (or 32) pairs; transposed, a row is one d and its 32 keys. */
 FA_INLINE bool amx_pack_v_terms(fa_dtype dtype, int terms, const fa_cpu_tokens *tokens, int64_t key, int64_t count,
                                 int64_t padded, int64_t dim, int units, char *v) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                       5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   split_range range = {vec_zero(), 0};
-  for (int64_t j = 0; j < padded; j += 32)
+  for (int64_t j = 0; j < padded; j += 32) {
+    const char *token[32];
+    for (int i = 0; i < 32; ++i) token[i] = j + i < count ? fa_cpu_token(tokens, key + j + i) : NULL;
     for (int unit = 0; unit < units; ++unit) {
       __m512i first[3][16], second[3][16];
       for (int r = 0; r < 16; ++r) {
         __m512i pair[2][3];
         for (int n = 0; n < 2; ++n) {
           pair[n][0] = pair[n][1] = pair[n][2] = _mm512_setzero_si512();
-          if (j + 2 * r + n < count)
-            split_load(fa_cpu_token(tokens, key + j + 2 * r + n), dtype, unit * 32, dim, terms, pair[n], &range);
+          if (token[2 * r + n]) split_load(token[2 * r + n], dtype, unit * 32, dim, terms, pair[n], &range);
         }
-        for (int t = 0; t < terms; ++t) {
-          first[t][r] = _mm512_permutex2var_epi16(pair[0][t], low, pair[1][t]);
-          second[t][r] = _mm512_permutex2var_epi16(pair[0][t], high, pair[1][t]);
-        }
+        for (int t = 0; t < terms; ++t) interleave_pairs(pair[0][t], pair[1][t], &first[t][r], &second[t][r]);
       }
       for (int t = 0; t < terms; ++t) {
         fa_transpose_16x16(first[t]);
@@ -77,6 +73,7 @@ FA_INLINE bool amx_pack_v_terms(fa_dtype dtype, int terms, const fa_cpu_tokens *
         }
       }
     }
+  }
   const float most = vec_top(range.most);
   return range.large == 0 && (most == 0.0f || most >= FA_SPLIT_LEAST);
 }

@@ -88,9 +88,6 @@ static bool halves_pack_k(const fa_cpu_tokens *tokens, int64_t key, int64_t end,
 }
 
 static bool halves_pack_v(const fa_cpu_tokens *tokens, int64_t key, int64_t end, int64_t dim, int64_t keys, uint16_t *to) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                       5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   look seen = look_begin();
   const int64_t stop = fa_round_up(end - key, PANEL);
   for (int64_t n = 0; n < stop; n += 2) {
@@ -100,8 +97,10 @@ static bool halves_pack_v(const fa_cpu_tokens *tokens, int64_t key, int64_t end,
       const __m512i a = even ? load_32(even, d, dim, &seen) : _mm512_setzero_si512();
       const __m512i b = odd ? load_32(odd, d, dim, &seen) : _mm512_setzero_si512();
       uint16_t *pairs = to + d * keys + n * PANEL;
-      _mm512_storeu_si512(pairs, _mm512_permutex2var_epi16(a, low, b));
-      _mm512_storeu_si512(pairs + 2 * VEC, _mm512_permutex2var_epi16(a, high, b));
+      __m512i first, last;
+      interleave_pairs(a, b, &first, &last);
+      _mm512_storeu_si512(pairs, first);
+      _mm512_storeu_si512(pairs + 2 * VEC, last);
     }
   }
   const int most = look_most(&seen);

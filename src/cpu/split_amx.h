@@ -159,16 +159,15 @@ FA_INLINE bool split_rows(const char *const rows[16], int64_t count, fa_dtype dt
  * Tile (32 values, term) starts at to + (32 values * terms + term) * PAIR. */
 FA_INLINE void split_value_pair(const char *even, const char *odd, fa_dtype dtype, int64_t dim, int terms,
                                 int64_t n, uint16_t *to, split_range *range) {
-  const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7,
-                                       38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   for (int64_t d = 0; d < dim; d += 32) {
     __m512i a[3], b[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
     split_load(even, dtype, d, dim, terms, a, range);
     if (odd) split_load(odd, dtype, d, dim, terms, b, range);
     for (int t = 0; t < terms; t++, to += PAIR) {
-      _mm512_store_si512(to + n * 32, _mm512_permutex2var_epi16(a[t], low, b[t]));
-      _mm512_store_si512(to + TILE + n * 32, _mm512_permutex2var_epi16(a[t], high, b[t]));
+      __m512i first, last;
+      interleave_pairs(a[t], b[t], &first, &last);
+      _mm512_store_si512(to + n * 32, first);
+      _mm512_store_si512(to + TILE + n * 32, last);
     }
   }
 }
