@@ -66,7 +66,7 @@ static int64_t lay_out_scratch(const fa_plan *plan, char *base, scratch *s) {
     at = fa_round_up(at + (int64_t)sizeof(type) * (count), 64); \
   } while (0)
   TAKE(q, float, rows *fa_round_up(p->head_dim_qk, FA_DECODE_PAD));
-  TAKE(o, float, rows *fa_round_up(p->head_dim_v, FA_DECODE_PAD));
+  TAKE(o, float, (rows + FA_DECODE_SLACK) * fa_round_up(p->head_dim_v, FA_DECODE_PAD));
   TAKE(tile, float, FA_DECODE_TILE *FA_DECODE_KEYS);
   TAKE(scales, float, 2 * FA_DECODE_KEYS);
   TAKE(weights, float, plan->kv_splits);
@@ -192,6 +192,13 @@ static void start_part(const task *t, const fa_decode_isa *isa, int64_t b, int64
     }
   }
   memset(s->o, 0, (size_t)(row * t->o_stride) * sizeof(float));
+  if (!isa->arrange_q) return;
+  const int64_t step = tile_heads(queries);
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t g = 0; g < t->plan->group; g += step) {
+      const int64_t first = (h * t->plan->group + g) * queries, rows = fa_min(step, t->plan->group - g) * queries;
+      isa->arrange_q(s->q + first * t->q_stride, rows, t->q_stride, p->head_dim_qk);
+    }
 }
 
 static int64_t bytes_across(const fa_tensor *tensor, int64_t heads, int64_t dim, int64_t size) {
@@ -342,7 +349,9 @@ static void body(void *shared, fa_cpu_work *work, int thread) {
   scratch s;
   lay_out_scratch(t->plan, t->scratch + thread * lay_out_scratch(t->plan, NULL, NULL), &s);
   int64_t item;
+  if (t->isa->begin) t->isa->begin();
   while ((item = fa_cpu_take(work)) >= 0) work_item(t, item, &s);
+  if (t->isa->end) t->isa->end();
 }
 
 /* -------------------------------------------------------------------- run */

@@ -15,6 +15,7 @@ enum {
   FA_DECODE_KEYS = 64, /* keys a chunk (level 2): its scores stay in L1 */
   FA_DECODE_TILE = 64, /* score rows of one tile */
   FA_DECODE_PAD = 32,  /* rows of q and o in scratch are padded to a multiple of this, with zeros */
+  FA_DECODE_SLACK = 8, /* rows behind the last one of o in scratch that `accumulate` may write */
   FA_DECODE_MAX_DIM = 576
 };
 
@@ -91,6 +92,11 @@ typedef struct fa_decode_isa {
   void (*add)(float *sum, const float *o, float weight, int64_t dim);
   /* to: o in its natural order. */
   void (*store_o)(float *to, const float *o, int64_t dim, fa_dtype kv_dtype);
+  /* The rest may be NULL. What load_q left of the rows that scores will see together, in an order of its own. */
+  void (*arrange_q)(float *q, int64_t rows, int64_t q_stride, int64_t dim);
+  /* Of each thread, before and after all others. */
+  void (*begin)(void);
+  void (*end)(void);
 } fa_decode_isa;
 
 extern const fa_decode_isa fa_decode_isa_c; /* never multiplies a masked key: the exact one */

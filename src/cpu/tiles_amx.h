@@ -22,7 +22,10 @@
 #else
 #define FA_TILE_LOAD(tile, address) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(address), "r"((int64_t)64) : "memory")
-/* The same with a hint that the line is read once: keeps streamed K, V and O from pushing S and P out of L1. */
+/* 16 rows of 64 bytes, `stride` bytes apart; they may overlap. */
+#define FA_TILE_LOAD_ROWS(tile, address, stride) \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(address), "r"((int64_t)(stride)) : "memory")
+/* FA_TILE_LOAD with a hint that the line is read once: keeps streamed K, V and O from pushing S and P out of L1. */
 #define FA_TILE_STREAM(tile, address) \
   __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile : : "r"(address), "r"((int64_t)64) : "memory")
 #define FA_TILE_STORE(tile, address) \
@@ -31,7 +34,7 @@
 #define FA_TILE_MULTIPLY(c, a, b) \
   __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
 
-/* 16 rows of 64 bytes, `stride` bytes apart. */
+/* 16 rows of 64 bytes, `stride` bytes apart, from the first on: where they overlap, the later row stays. */
 #define FA_TILE_STORE_ROWS(tile, address, stride) \
   __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(address), "r"((int64_t)(stride)) : "memory")
 

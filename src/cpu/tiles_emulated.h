@@ -7,8 +7,8 @@
 typedef __m512i fa_emulated_tile[16];
 static _Thread_local fa_emulated_tile fa_emulated_tiles[8];
 
-FA_AMX_INLINE void fa_emulated_load(__m512i *tile, const void *address) {
-  for (int r = 0; r < 16; ++r) tile[r] = _mm512_loadu_si512((const char *)address + r * 64);
+FA_AMX_INLINE void fa_emulated_load(__m512i *tile, const void *address, int64_t stride) {
+  for (int r = 0; r < 16; ++r) tile[r] = _mm512_loadu_si512((const char *)address + r * stride);
 }
 FA_AMX_INLINE void fa_emulated_store(const __m512i *tile, void *address, int64_t stride) {
   for (int r = 0; r < 16; ++r) _mm512_storeu_si512((char *)address + r * stride, tile[r]);
@@ -40,7 +40,8 @@ static __attribute__((noinline, unused)) void fa_emulated_multiply(__m512i *c, c
   }
 }
 
-#define FA_TILE_LOAD(tile, address) fa_emulated_load(fa_emulated_tiles[tile], address)
+#define FA_TILE_LOAD_ROWS(tile, address, stride) fa_emulated_load(fa_emulated_tiles[tile], address, stride)
+#define FA_TILE_LOAD(tile, address) FA_TILE_LOAD_ROWS(tile, address, 64)
 #define FA_TILE_STREAM(tile, address) FA_TILE_LOAD(tile, address)
 #define FA_TILE_STORE(tile, address) fa_emulated_store(fa_emulated_tiles[tile], address, 64)
 #define FA_TILE_STORE_ROWS(tile, address, stride) fa_emulated_store(fa_emulated_tiles[tile], address, stride)

@@ -1,0 +1,314 @@
+/* Decode of bf16 with AMX: both products on tiles that are loaded from the cache as it lies, row by row of K and V.
+ *
+ *   s^T[16 keys, rows] = K q^T;   o[rows, D_v] += p V
+ *
+ * Scores: K is the left operand, 16 keys x 32 elements; q the right one, pairs of elements x rows (arrange_q). Of a
+ * 16 x 16 result only as many columns as there are rows matter: each stored row overwrites what the one before left
+ * behind them, and log2(rows) rounds of sorting even from odd elements turn [keys, rows] round.
+ *
+ * Values: a right operand holds pairs of keys, and V pairs of columns. So p comes twice, with zeros between: row 2r
+ * of the left operand is (p_r0, 0, p_r1, 0, ...) and sums the even columns, row 2r + 1 is (0, p_r0, 0, p_r1, ...) and
+ * sums the odd ones. A product whose right operand is new takes 16 cycles however few rows it has, so up to 8 rows this
+ * costs nothing, and V needs no packing. o in scratch: a row's even columns, then its odd ones; result rows beyond the
+ * last row of q add zero to what lies there.
+ *
+ * The last 32 elements of a row that is no multiple of 32 overlap the ones before: q is 0 there, and o keeps them apart.
+ * Rows not evenly apart (small pages) and a sequence's last keys are copied first, 16 at a time.
+ *
+ * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). The unit reads subnormals as 0. Bound:
+ * reading K and V once, from L2 about 9 ns a KB. Measured: docs/performance.md. */
+#include "core/kernel_declarations.h"
+#include "cpu/decode_split.h"
+#include "cpu/tiles_amx.h"
+
+enum {
+  BLOCK = 16,                     /* keys a tile */
+  BLOCKS = FA_DECODE_KEYS / BLOCK,
+  SPAN = 32,                      /* elements of a row in a tile */
+  PANEL = 16,                     /* rows of q a tile of scores */
+  VALUE_ROWS = 8                  /* rows of o a tile */
+};
+#define ROW_BYTES 64
+#define MOST_ROW_BYTES (FA_DECODE_MAX_DIM * 2)
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* Where tile `n` of a row of `dim` elements begins; the last one ends with the row. */
+FA_AMX_INLINE int64_t span_start(int64_t n, int64_t dim) { return fa_min(n * SPAN, dim - SPAN); }
+
+/* ----------------------------------------------------------------- rows of K and V */
+
+/* Evenly spaced rows: row j at base + j * stride. */
+typedef struct spaced {
+  const char *base;
+  int64_t stride;
+} spaced;
+
+/* Whether rows [0, count), count 16 or 64, lie evenly apart. */
+FA_AMX_INLINE int is_spaced(const char *const *rows, int64_t count) {
+  const __m512i stride = _mm512_set1_epi64(rows[1] - rows[0]);
+  __mmask8 odd = 0;
+  for (int64_t j = 0; j < count; j += 8) {
+    const __m512i these = _mm512_loadu_si512(rows + j);
+    const __m512i next = _mm512_maskz_loadu_epi64(j + 8 < count ? 0xff : 0x7f, rows + j + 1);
+    odd |= _mm512_mask_cmpneq_epi64_mask(j + 8 < count ? 0xff : 0x7f, _mm512_sub_epi64(next, these), stride);
+  }
+  return odd == 0;
+}
+
+/* `count` rows as a tile load takes them: where they lie, or copied (rows from `keys` on repeat the last). */
+FA_AMX_INLINE spaced rows_of(const char *const *rows, int64_t offset, int64_t bytes, int64_t count,
+                             char copy[BLOCK * MOST_ROW_BYTES]) {
+  if (is_spaced(rows, count)) return (spaced){rows[0] + offset, rows[1] - rows[0]};
+  const int64_t stride = fa_round_up(bytes, ROW_BYTES);
+  for (int64_t j = 0; j < BLOCK; ++j) memcpy(copy + j * stride, rows[j] + offset, (size_t)bytes);
+  return (spaced){copy, stride};
+}
+
+/* ------------------------------------------------------------------------- scores */
+
+/* Columns of a panel's tile: the rows of q, to a power of two. */
+FA_AMX_INLINE int64_t panel_width(int64_t rows) {
+  return rows > 8 ? 16 : rows > 4 ? 8 : rows > 2 ? 4 : rows;
+}
+
+/* [16 keys, width] becomes [width, 16 keys]: sorts even from odd elements until rows are whole. */
+FA_AMX_INLINE void turn(const float *from, int width, int64_t rows, float *tile) {
+  const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+  __m512 x[PANEL], y[PANEL];
+  UNROLL for (int i = 0; i < width; ++i) x[i] = _mm512_loadu_ps(from + i * 16);
+  UNROLL for (int many = width; many > 1; many /= 2) {
+    UNROLL for (int i = 0; i < width; i += 2) {
+      const int at = i / many * many + i % many / 2;
+      y[at] = _mm512_permutex2var_ps(x[i], evens, x[i + 1]);
+      y[at + many / 2] = _mm512_permutex2var_ps(x[i], odds, x[i + 1]);
+    }
+    UNROLL for (int i = 0; i < width; ++i) x[i] = y[i];
+  }
+  UNROLL for (int i = 0; i < width; ++i) {
+    int row = 0; /* i's bits in reverse */
+    for (int bit = 1; bit < width; bit *= 2) row = row * 2 + (i / bit & 1);
+    if (row < rows) _mm512_storeu_ps(tile + row * FA_DECODE_KEYS, x[i]);
+  }
+}
+
+FA_AMX_INLINE void turn_any(const float *from, int64_t width, int64_t rows, float *tile) {
+  switch (width) {
+    case 1: turn(from, 1, rows, tile); break;
+    case 2: turn(from, 2, rows, tile); break;
+    case 4: turn(from, 4, rows, tile); break;
+    case 8: turn(from, 8, rows, tile); break;
+    default: turn(from, 16, rows, tile); break;
+  }
+}
+
+/* One panel of q against 1 or 4 blocks of keys. */
+FA_AMX_INLINE void scores_panel(const fa_decode_chunk *chunk, const char *q, int64_t rows, spaced k, int blocks,
+                                float *tile, int64_t lines) {
+  const int64_t width = panel_width(rows), steps = fa_ceil_div(chunk->dim_qk, SPAN), next = BLOCK * k.stride;
+  fa_decode_fetch fetch = *chunk->fetch; /* in registers */
+  FA_TILE_ZERO(0);
+  if (blocks == 4) {
+    FA_TILE_ZERO(1);
+    FA_TILE_ZERO(2);
+    FA_TILE_ZERO(3);
+  }
+  for (int64_t n = 0; n < steps; ++n) {
+    const char *from = k.base + span_start(n, chunk->dim_qk) * 2;
+    FA_TILE_LOAD_ROWS(4, q + n * SPAN / 2 * width * 4, width * 4);
+    FA_TILE_LOAD_ROWS(5, from, k.stride);
+    FA_TILE_MULTIPLY(0, 5, 4);
+    if (blocks == 4) {
+      FA_TILE_LOAD_ROWS(5, from + next, k.stride);
+      FA_TILE_MULTIPLY(1, 5, 4);
+      FA_TILE_LOAD_ROWS(5, from + 2 * next, k.stride);
+      FA_TILE_MULTIPLY(2, 5, 4);
+      FA_TILE_LOAD_ROWS(5, from + 3 * next, k.stride);
+      FA_TILE_MULTIPLY(3, 5, 4);
+    }
+    fa_decode_fetch_lines(&fetch, lines * blocks);
+  }
+  *chunk->fetch = fetch;
+  /* 16 rows of `width` and what the last one leaves behind them. */
+  _Alignas(64) float sums[BLOCKS][FA_TILE_FLOATS + 16];
+  FA_TILE_STORE_ROWS(0, sums[0], width * 4);
+  if (blocks == 4) {
+    FA_TILE_STORE_ROWS(1, sums[1], width * 4);
+    FA_TILE_STORE_ROWS(2, sums[2], width * 4);
+    FA_TILE_STORE_ROWS(3, sums[3], width * 4);
+  }
+  for (int b = 0; b < blocks; ++b) turn_any(sums[b], width, rows, tile + b * BLOCK);
+}
+
+static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile) {
+  const int64_t blocks = fa_ceil_div(chunk->keys, BLOCK), panels = fa_ceil_div(rows, PANEL);
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_SCORES,
+                                              panels * fa_ceil_div(chunk->dim_qk, SPAN) * blocks);
+  const int64_t bytes = chunk->dim_qk * 2;
+  char copy[BLOCK * MOST_ROW_BYTES];
+  if (chunk->keys == FA_DECODE_KEYS && is_spaced(chunk->k, FA_DECODE_KEYS)) {
+    const spaced k = {chunk->k[0] + chunk->k_offset, chunk->k[1] - chunk->k[0]};
+    for (int64_t r = 0; r < rows; r += PANEL)
+      scores_panel(chunk, (const char *)(q + r * chunk->q_stride), fa_min(rows - r, PANEL), k, BLOCKS,
+                   tile + r * FA_DECODE_KEYS, lines);
+    return;
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    const spaced k = rows_of(chunk->k + b * BLOCK, chunk->k_offset, bytes, BLOCK, copy);
+    for (int64_t r = 0; r < rows; r += PANEL)
+      scores_panel(chunk, (const char *)(q + r * chunk->q_stride), fa_min(rows - r, PANEL), k, 1,
+                   tile + r * FA_DECODE_KEYS + b * BLOCK, lines);
+  }
+}
+
+/* ------------------------------------------------------------------------- output */
+
+/* Weights of up to 8 rows for each block of keys, twice a row; rows behind them stay 0. */
+FA_AMX_INLINE void spread_weights(const float *tile, int64_t rows, char *p) {
+  for (int64_t r = 0; r < rows; ++r)
+    UNROLL for (int b = 0; b < BLOCKS; ++b) {
+      const __m512 w = _mm512_loadu_ps(tile + r * FA_DECODE_KEYS + b * BLOCK);
+      const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(w));
+      char *to = p + b * FA_TILE_BYTES + 2 * r * ROW_BYTES;
+      _mm512_store_si512(to, low);
+      _mm512_store_si512(to + ROW_BYTES, _mm512_slli_epi32(low, 16));
+    }
+}
+
+/* o += p v for `spans` (1 to 4) times 32 columns from span `first` on, and 1 or 4 blocks of keys. */
+FA_AMX_INLINE void values_spans(const fa_decode_chunk *chunk, const char *p, spaced v, int blocks, float *o,
+                                int64_t first, int spans, int64_t lines) {
+  const int64_t half = chunk->o_stride / 2 * 4, dim = chunk->dim_v;
+  char *to = (char *)(o + first * 16);
+  fa_decode_fetch fetch = *chunk->fetch; /* in registers */
+  FA_TILE_LOAD_ROWS(0, to, half);
+  if (spans > 1) FA_TILE_LOAD_ROWS(1, to + 64, half);
+  if (spans > 2) FA_TILE_LOAD_ROWS(2, to + 128, half);
+  if (spans > 3) FA_TILE_LOAD_ROWS(3, to + 192, half);
+  for (int64_t b = 0; b < blocks; ++b) {
+    const char *from = v.base + b * BLOCK * v.stride;
+    FA_TILE_LOAD(4, p + b * FA_TILE_BYTES);
+    FA_TILE_LOAD_ROWS(5, from + span_start(first, dim) * 2, v.stride);
+    FA_TILE_MULTIPLY(0, 4, 5);
+    if (spans > 1) {
+      FA_TILE_LOAD_ROWS(5, from + span_start(first + 1, dim) * 2, v.stride);
+      FA_TILE_MULTIPLY(1, 4, 5);
+    }
+    if (spans > 2) {
+      FA_TILE_LOAD_ROWS(5, from + span_start(first + 2, dim) * 2, v.stride);
+      FA_TILE_MULTIPLY(2, 4, 5);
+    }
+    if (spans > 3) {
+      FA_TILE_LOAD_ROWS(5, from + span_start(first + 3, dim) * 2, v.stride);
+      FA_TILE_MULTIPLY(3, 4, 5);
+    }
+    fa_decode_fetch_lines(&fetch, lines * spans);
+  }
+  *chunk->fetch = fetch;
+  FA_TILE_STORE_ROWS(0, to, half);
+  if (spans > 1) FA_TILE_STORE_ROWS(1, to + 64, half);
+  if (spans > 2) FA_TILE_STORE_ROWS(2, to + 128, half);
+  if (spans > 3) FA_TILE_STORE_ROWS(3, to + 192, half);
+}
+
+FA_AMX_INLINE void values(const fa_decode_chunk *chunk, const char *p, spaced v, int blocks, float *o, int64_t lines) {
+  const int64_t spans = fa_ceil_div(chunk->dim_v, SPAN);
+  int64_t n = 0;
+  for (; n + 4 <= spans; n += 4) values_spans(chunk, p, v, blocks, o, n, 4, lines);
+  switch (spans - n) {
+    case 1: values_spans(chunk, p, v, blocks, o, n, 1, lines); break;
+    case 2: values_spans(chunk, p, v, blocks, o, n, 2, lines); break;
+    case 3: values_spans(chunk, p, v, blocks, o, n, 3, lines); break;
+    default: break;
+  }
+}
+
+static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {
+  const int64_t blocks = fa_ceil_div(chunk->keys, BLOCK), bytes = chunk->dim_v * 2;
+  const int64_t lines =
+      fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_ACCUMULATE,
+                            fa_ceil_div(rows, VALUE_ROWS) * fa_ceil_div(chunk->dim_v, SPAN) * blocks);
+  const int is_whole = chunk->keys == FA_DECODE_KEYS && is_spaced(chunk->v, FA_DECODE_KEYS);
+  _Alignas(64) char p[BLOCKS * FA_TILE_BYTES];
+  char copy[BLOCK * MOST_ROW_BYTES];
+  for (int64_t r = 0; r < rows; r += VALUE_ROWS) {
+    const int64_t some = fa_min(rows - r, VALUE_ROWS);
+    if (some < VALUE_ROWS) memset(p, 0, sizeof p);
+    spread_weights(tile + r * FA_DECODE_KEYS, some, p);
+    float *to = o + r * chunk->o_stride;
+    if (is_whole) {
+      values(chunk, p, (spaced){chunk->v[0] + chunk->v_offset, chunk->v[1] - chunk->v[0]}, BLOCKS, to, lines);
+      continue;
+    }
+    for (int64_t b = 0; b < blocks; ++b)
+      values(chunk, p + b * FA_TILE_BYTES, rows_of(chunk->v + b * BLOCK, chunk->v_offset, bytes, BLOCK, copy), 1, to,
+             lines);
+  }
+}
+
+/* -------------------------------------------------------- q in, o out, softmax */
+
+static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype) {
+  (void)dtype, (void)kv_dtype;
+  memcpy(to, q, (size_t)dim * 2);
+}
+
+/* Panels of up to 16 rows: [D / 32][16 pairs of elements][panel_width rows]; what a last span has twice is 0 in it. */
+static void arrange_q(float *q, int64_t rows, int64_t q_stride, int64_t dim) {
+  uint16_t copy[PANEL][FA_DECODE_MAX_DIM];
+  for (int64_t first = 0; first < rows; first += PANEL, q += PANEL * q_stride) {
+    const int64_t some = fa_min(rows - first, PANEL), width = panel_width(some);
+    for (int64_t r = 0; r < some; ++r) memcpy(copy[r], q + r * q_stride, (size_t)dim * 2);
+    uint32_t *to = (uint32_t *)(void *)q;
+    for (int64_t n = 0; n * SPAN < dim; ++n)
+      for (int64_t d = span_start(n, dim), end = d + SPAN; d < end; d += 2, to += width)
+        for (int64_t r = 0; r < width; ++r) {
+          const uint32_t even = r < some && d >= n * SPAN ? copy[r][d] : 0;
+          const uint32_t odd = r < some && d + 1 >= n * SPAN ? copy[r][d + 1] : 0;
+          to[r] = even | odd << 16;
+        }
+  }
+}
+
+static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
+  (void)kv_dtype;
+  const int64_t half = fa_round_up(dim, SPAN) / 2;
+  for (int64_t d = 0; d < dim; ++d) {
+    const int64_t n = d / SPAN, within = d - span_start(n, dim);
+    to[d] = o[n * 16 + within / 2 + (within % 2) * half];
+  }
+}
+
+static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
+                  float *tile, fa_part *parts, float *o) {
+  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, 0);
+}
+
+static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
+
+static void begin(void) { fa_tiles_configure(); }
+static void end(void) { fa_tiles_release(); }
+
+static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, arrange_q, begin, end};
+
+fa_status fa_decode_bf16_amx_prepare(fa_plan *plan) {
+  const fa_attention_problem *p = &plan->problem;
+  if (p->kv_dtype != FA_BFLOAT16)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "K and V are %s; decode_bf16_amx takes bf16, other kernels any",
+                   fa_dtype_name(p->kv_dtype));
+  if (fa_min(p->head_dim_qk, p->head_dim_v) < SPAN)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "head sizes are %lld and %lld; decode_bf16_amx takes %d and more, other kernels any",
+                   (long long)p->head_dim_qk, (long long)p->head_dim_v, SPAN);
+  return fa_decode_prepare(plan);
+}
+
+fa_status fa_decode_bf16_amx_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
+                                 fa_stream stream) {
+  (void)stream;
+  return fa_decode_run(plan, args, workspace, &isa);
+}
