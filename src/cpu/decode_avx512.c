@@ -9,12 +9,10 @@
  * lie in that order in scratch. Masked keys have weight 0 here; the driver does again in plain C what came
  * out not finite. Bound: reading K and V once. Measured on two Sapphire Rapids cores, bf16,
  * 1,32,8,1,262144,128: 88 ms, 12.1 GB/s, 55 to 62 % of a four-stream read (docs/performance.md). */
-#include <immintrin.h>
-
 #include "core/kernel_declarations.h"
-#include "cpu/decode_split.h"
+#include "cpu/decode_weigh_avx512.h"
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE FA_INLINE
 /* Accumulators live in registers only if every loop over them is unrolled. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -286,14 +284,9 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
   }
 }
 
-static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
-                  float *tile, fa_part *parts, float *o) {
-  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, 0);
-}
-
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
 
-static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL};
+static const fa_decode_isa isa = {load_q, scores, fa_decode_weigh_avx512, accumulate, add, store_o, NULL, NULL, NULL};
 
 fa_status fa_decode_avx512_prepare(fa_plan *plan) { return fa_decode_prepare(plan); }
 

@@ -18,7 +18,7 @@
  * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). The unit reads subnormals as 0. Bound:
  * reading K and V once, from L2 about 9 ns a KB. Measured: docs/performance.md. */
 #include "core/kernel_declarations.h"
-#include "cpu/decode_split.h"
+#include "cpu/decode_weigh_avx512.h"
 #include "cpu/tiles_amx.h"
 
 enum {
@@ -260,33 +260,40 @@ static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dty
 
 /* Panels of up to 16 rows: [D / 32][16 pairs of elements][panel_width rows]; what a last span has twice is 0 in it. */
 static void arrange_q(float *q, int64_t rows, int64_t q_stride, int64_t dim) {
-  uint16_t copy[PANEL][FA_DECODE_MAX_DIM];
+  uint32_t copy[PANEL][FA_DECODE_MAX_DIM / 2];
+  const int64_t last = span_start(fa_ceil_div(dim, SPAN) - 1, dim), twice = fa_round_up(dim, SPAN) - dim;
   for (int64_t first = 0; first < rows; first += PANEL, q += PANEL * q_stride) {
     const int64_t some = fa_min(rows - first, PANEL), width = panel_width(some);
-    for (int64_t r = 0; r < some; ++r) memcpy(copy[r], q + r * q_stride, (size_t)dim * 2);
+    for (int64_t r = 0; r < width; ++r) {
+      if (r >= some) {
+        memset(copy[r], 0, sizeof copy[r]);
+        continue;
+      }
+      const char *row = (const char *)(q + r * q_stride);
+      char *to = (char *)copy[r];
+      memcpy(to, row, (size_t)dim * 2);
+      if (!twice) continue;
+      char *end = to + (dim - SPAN + twice) * 2; /* where the last span begins in the padded row */
+      memset(end, 0, SPAN * 2);
+      memcpy(end + twice * 2, row + (last + twice) * 2, (size_t)(SPAN - twice) * 2);
+    }
     uint32_t *to = (uint32_t *)(void *)q;
-    for (int64_t n = 0; n * SPAN < dim; ++n)
-      for (int64_t d = span_start(n, dim), end = d + SPAN; d < end; d += 2, to += width)
-        for (int64_t r = 0; r < width; ++r) {
-          const uint32_t even = r < some && d >= n * SPAN ? copy[r][d] : 0;
-          const uint32_t odd = r < some && d + 1 >= n * SPAN ? copy[r][d + 1] : 0;
-          to[r] = even | odd << 16;
-        }
+    for (int64_t pair = 0; pair < fa_round_up(dim, SPAN) / 2; ++pair, to += width)
+      for (int64_t r = 0; r < width; ++r) to[r] = copy[r][pair];
   }
 }
 
 static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
   (void)kv_dtype;
-  const int64_t half = fa_round_up(dim, SPAN) / 2;
-  for (int64_t d = 0; d < dim; ++d) {
-    const int64_t n = d / SPAN, within = d - span_start(n, dim);
-    to[d] = o[n * 16 + within / 2 + (within % 2) * half];
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const float *odd_half = o + fa_round_up(dim, SPAN) / 2;
+  for (int64_t n = 0; n * SPAN < dim; ++n) { /* the last span begins within the one before: right again */
+    const vec even = vec_load(o + n * 16), odd = vec_load(odd_half + n * 16);
+    float *at = to + span_start(n, dim);
+    vec_store(at, _mm512_permutex2var_ps(even, first, odd));
+    vec_store(at + 16, _mm512_permutex2var_ps(even, second, odd));
   }
-}
-
-static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
-                  float *tile, fa_part *parts, float *o) {
-  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, 0);
 }
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
@@ -294,7 +301,7 @@ static void add(float *sum, const float *o, float weight, int64_t dim) { fa_deco
 static void begin(void) { fa_tiles_configure(); }
 static void end(void) { fa_tiles_release(); }
 
-static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, arrange_q, begin, end};
+static const fa_decode_isa isa = {load_q, scores, fa_decode_weigh_avx512, accumulate, add, store_o, arrange_q, begin, end};
 
 fa_status fa_decode_bf16_amx_prepare(fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;

@@ -23,8 +23,17 @@
 #define SCRATCH_GOAL (256 << 10)
 /* More than any sequence needs; bounds what a tuning file can ask for. */
 #define MOST_SPLITS 4096
+/* K and V of up to so many L2 caches (of each thread's core) are not fetched ahead: measured, docs/performance.md. */
+#define NEAR_CACHES 4
 /* Bytes read that are worth another thread. */
 #define THREAD_BYTES (96 << 10)
+
+/* Items [next, end) of one thread, a cache line to itself. A thread does its own first and then what others have left:
+ * so the same keys meet the same core in the next run, and its L2 may still have them. */
+typedef struct share {
+  int64_t next, end;
+  char line[48];
+} share;
 
 typedef struct task {
   const fa_plan *plan;
@@ -33,6 +42,9 @@ typedef struct task {
   int64_t q_stride, o_stride;
   int64_t block;     /* KV heads an item */
   int64_t blocks;    /* items that share a part */
+  int64_t fetches;   /* 0: K and V are likely in a cache, and asking for them ahead only takes time */
+  share *shares;
+  int64_t shares_count;
   int32_t *finished; /* [batch, blocks]: parts done */
   fa_part *parts;    /* [batch, splits, heads_q, max_seqlen_q] */
   float *o;          /* [batch, splits, heads_q, max_seqlen_q, o_stride] */
@@ -79,14 +91,15 @@ static int64_t lay_out_scratch(const fa_plan *plan, char *base, scratch *s) {
 
 /* Offsets of what lies in the workspace before the threads' scratch. */
 typedef struct layout {
-  int64_t parts, o, scratch, end;
+  int64_t shares, parts, o, scratch, end;
 } layout;
 
 static layout lay_out(const fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;
   const int64_t rows = plan->kv_splits > 1 ? p->batch * plan->kv_splits * p->heads_q * p->max_seqlen_q : 0;
   layout l;
-  l.parts = fa_round_up(p->batch * p->heads_kv * (int64_t)sizeof(int32_t), 64);
+  l.shares = fa_round_up(p->batch * p->heads_kv * (int64_t)sizeof(int32_t), 64);
+  l.parts = l.shares + plan->context->threads * (int64_t)sizeof(share);
   l.o = l.parts + fa_round_up(rows * (int64_t)sizeof(fa_part), 64);
   l.scratch = l.o + rows * fa_round_up(p->head_dim_v, FA_DECODE_PAD) * (int64_t)sizeof(float);
   l.end = l.scratch + plan->context->threads * lay_out_scratch(plan, NULL, NULL);
@@ -216,7 +229,7 @@ static void work_part(const task *t, const fa_decode_isa *isa, int64_t b, int64_
   const int64_t v_bytes = bytes_across(&t->args->v, heads, p->head_dim_v, size);
   const int is_scaled = p->kv_dtype != p->dtype;
   const int64_t tiles = fa_ceil_div(t->plan->group, tile_heads(queries));
-  const int64_t lines = fa_ceil_div((k_bytes + v_bytes) * FA_DECODE_KEYS, 64 * heads * tiles);
+  const int64_t lines = t->fetches ? fa_ceil_div((k_bytes + v_bytes) * FA_DECODE_KEYS, 64 * heads * tiles) : 0;
 
   start_part(t, isa, b, first_head, heads, queries, s);
   int now = 0;
@@ -348,9 +361,13 @@ static void body(void *shared, fa_cpu_work *work, int thread) {
   const task *t = shared;
   scratch s;
   lay_out_scratch(t->plan, t->scratch + thread * lay_out_scratch(t->plan, NULL, NULL), &s);
-  int64_t item;
+  (void)work;
   if (t->isa->begin) t->isa->begin();
-  while ((item = fa_cpu_take(work)) >= 0) work_item(t, item, &s);
+  for (int64_t n = 0; n < t->shares_count; ++n) {
+    share *from = t->shares + (thread + n) % t->shares_count;
+    for (int64_t item; (item = __atomic_fetch_add(&from->next, 1, __ATOMIC_RELAXED)) < from->end;)
+      work_item(t, item, &s);
+  }
   if (t->isa->end) t->isa->end();
 }
 
@@ -372,16 +389,18 @@ fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void
             .o_stride = fa_round_up(p->head_dim_v, FA_DECODE_PAD),
             .block = 1,
             .finished = (int32_t *)workspace,
+            .shares = (share *)(void *)(base + at.shares),
             .parts = (fa_part *)(void *)(base + at.parts),
             .o = (float *)(void *)(base + at.o),
             .scratch = base + at.scratch};
-  int64_t parts = 0, bytes = 0;
+  int64_t parts = 0, bytes = 0, elements = 0;
   const int64_t size = (int64_t)fa_dtype_size(p->kv_dtype);
   for (int64_t b = 0; b < p->batch; ++b) {
     const span s = span_of(plan, args, b);
+    const int64_t read = (s.keys.end - s.keys.begin) * p->heads_kv * (p->head_dim_qk + p->head_dim_v);
+    elements += read;
     /* A row more costs about what four bytes more of each element cost. */
-    bytes += (s.keys.end - s.keys.begin) * p->heads_kv * (p->head_dim_qk + p->head_dim_v) *
-             (size + plan->group * s.queries / 4);
+    bytes += read * (size + plan->group * s.queries / 4);
     parts += s.parts;
   }
   const int64_t threads = fa_max(fa_min(plan->context->threads, bytes / THREAD_BYTES), 1);
@@ -391,7 +410,14 @@ fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void
   while (threads > 1 && t.block > 1 && parts * fa_ceil_div(p->heads_kv, t.block) < 4 * threads)
     t.block = fa_ceil_div(t.block, 2);
   t.blocks = fa_ceil_div(p->heads_kv, t.block);
+  t.fetches = elements * size > NEAR_CACHES * threads * fa_cpu_cache_bytes(2);
   memset(t.finished, 0, (size_t)(p->batch * t.blocks) * sizeof *t.finished);
-  fa_cpu_parallel((int)threads, p->batch * plan->kv_splits * t.blocks, body, &t);
+  const int64_t items = p->batch * plan->kv_splits * t.blocks;
+  t.shares_count = fa_min(threads, items);
+  for (int64_t n = 0; n < t.shares_count; ++n) {
+    t.shares[n].next = items * n / t.shares_count;
+    t.shares[n].end = items * (n + 1) / t.shares_count;
+  }
+  fa_cpu_parallel((int)threads, items, body, &t);
   return FA_OK;
 }
