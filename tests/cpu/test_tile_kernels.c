@@ -14,6 +14,7 @@
 #include "core/dtype.h"
 #include "core/kernel.h"
 #include "cpu/prefill_exact.h"
+#include "prefill_kernels.h"
 
 enum { HEADS = 4, ROWS = 300, DIM = 72, MOST_BYTES = HEADS * ROWS * DIM * 4 };
 
@@ -84,14 +85,10 @@ static void attend(int32_t threads, const char *kernel, int causal, int64_t wind
 typedef void (*kernel_test)(const char *kernel, fa_dtype dtype);
 
 static void every_prefill_kernel(kernel_test test) {
-  for (int32_t n = 0; n < fa_kernel_count(); n++) {
-    fa_kernel_info info = FA_KERNEL_INFO_INIT;
-    assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
-    if (!info.available || info.is_baseline || strcmp(info.device, "cpu") != 0 || strcmp(info.operation, "prefill") != 0)
-      continue;
+  fa_kernel_info info;
+  for (int32_t n = -1; next_prefill_kernel(&n, &info);)
     for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++)
       if (info.dtypes >> dtype & 1u) test(info.name, (fa_dtype)dtype);
-  }
 }
 
 static void ordinary_rows(const char *kernel, fa_dtype dtype) {
