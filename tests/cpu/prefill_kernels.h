@@ -1,7 +1,8 @@
-/* What the tests of prefill kernels share: which kernels there are here. */
+/* What the tests of prefill kernels share: which kernels there are here, and whether the emulated ones are among them. */
 #ifndef FA_TESTS_CPU_PREFILL_KERNELS_H
 #define FA_TESTS_CPU_PREFILL_KERNELS_H
 
+#include <stdio.h>
 #include <string.h>
 
 #include "fastattention/fastattention.h"
@@ -15,6 +16,22 @@ static inline int next_prefill_kernel(int32_t *n, fa_kernel_info *info) {
       return 1;
   }
   return 0;
+}
+
+/* What a test program returns that had nothing to test: SKIP_RETURN_CODE in CMakeLists.txt. */
+enum { TEST_SKIPPED = 77 };
+
+/* Says so, and is not 0, where a program that is built for the emulated AMX kernels would test everything but them. */
+static inline int lacks_emulated_amx(void) {
+#ifdef FA_EMULATE_AMX
+  fa_kernel_info info;
+  for (int32_t n = -1; next_prefill_kernel(&n, &info);)
+    if (!strcmp(info.arch, "amx")) return 0;
+  puts("skipped: the emulated AMX kernels need a processor with AVX512-BF16");
+  return 1;
+#else
+  return 0;
+#endif
 }
 
 #endif

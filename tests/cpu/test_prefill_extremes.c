@@ -200,6 +200,7 @@ static int close_context(void **state) {
 }
 
 int main(void) {
+  if (lacks_emulated_amx()) return TEST_SKIPPED;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_nan_under_the_causal_mask),
       cmocka_unit_test(test_infinity_under_the_boolean_mask),

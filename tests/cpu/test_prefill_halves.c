@@ -185,6 +185,7 @@ static int close_context(void **state) {
 }
 
 int main(void) {
+  if (lacks_emulated_amx()) return TEST_SKIPPED;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bf16_extremes),
       cmocka_unit_test(test_scores_beyond_fp32),

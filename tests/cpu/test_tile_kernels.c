@@ -131,6 +131,7 @@ static void test_same_bits_on_any_threads(void **state) {
 }
 
 int main(void) {
+  if (lacks_emulated_amx()) return TEST_SKIPPED;
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_ordinary_rows_stay), cmocka_unit_test(test_same_bits_on_any_threads)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
