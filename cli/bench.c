@@ -44,9 +44,12 @@ static const fa_command_help help = {
     "products with the whole score matrix in memory at their best, and `eager`, the same as\n"
     "a framework runs it step by step. The three take turns in one run, after each result\n"
     "was checked against a double-precision reference; a wrong result is not timed.\n"
-    "prefill compares with the arithmetic the unit can do (TFLOP/s), decode with reading the\n"
-    "same bytes (GB/s), both measured on the spot with the same threads. Memory is what a\n"
-    "run takes beyond q, k, v and o.",
+    "The column roof says how much of the machine is used, of a ceiling measured on the spot\n"
+    "with the same threads and named below the row: decode has that of reading the same bytes\n"
+    "(GB/s), prefill the arithmetic of the unit its kernel multiplies with (TFLOP/s). On AMX\n"
+    "fp16 has a third of it, three products of bf16 terms, and fp32 that of fp32 FMA, which\n"
+    "the terms are there to beat: above 100 % they do. Memory is what a run takes beyond q, k,\n"
+    "v and o.",
     "  fastattn bench prefill --shape 1,32,8,4096,4096,128 --causal\n"
     "  fastattn bench decode --shape 1,32,8,1,65536,128 --repeats 9 --json decode.json"};
 
@@ -147,6 +150,14 @@ static void print_memory(const fa_bench_timing *timing) {
     printf(" %6s", "-");
 }
 
+/* What 100 % is, when it is not what it was for the row before. */
+static void print_roof(const fa_bench_result *result, bool is_decode) {
+  static const char *last;
+  if (!result->roof_name || (last && strcmp(last, result->roof_name) == 0)) return;
+  printf("  - roof: %s (100 %% is %.3g %s here)\n", result->roof_name, result->roof, is_decode ? "GB/s" : "TFLOP/s");
+  last = result->roof_name;
+}
+
 static void print_row(const fa_bench_case *c, const row *r) {
   const fa_bench_timing *const timing = r->result.timing;
   char shape[FA_BENCH_SHAPE_TEXT], text[FA_BENCH_SHAPE_TEXT + 16], roof[16] = "-", type[24];
@@ -161,6 +172,7 @@ static void print_row(const fa_bench_case *c, const row *r) {
   printf(" ");
   for (int who = FA_BENCH_FAST; who <= FA_BENCH_EAGER; who++) print_memory(&timing[who]);
   printf("\n");
+  print_roof(&r->result, c->is_decode);
   for (int who = FA_BENCH_STANDARD; who <= FA_BENCH_EAGER; who++) {
     if (!timing[who].ran)
       printf("  - %s: %s\n", who == FA_BENCH_EAGER ? "eager" : "standard", timing[who].why_not);

@@ -225,6 +225,21 @@ static fa_tensor tensor(const fa_bench_case *c, void *memory, int64_t seq, int64
   return t;
 }
 
+fa_attention_args fa_bench_arrange(const fa_bench_case *c, const fa_bench_data *data) {
+  /* a page is to k and v what a batch entry is without pages */
+  const int64_t entry = c->page_size ? c->page_size : c->seqlen_kv;
+  fa_attention_args args = FA_ATTENTION_ARGS_INIT;
+  args.q = tensor(c, data->buffer[FA_BENCH_Q], c->seqlen_q, c->heads_q, c->head_dim_qk);
+  args.o = tensor(c, data->buffer[FA_BENCH_O], c->seqlen_q, c->heads_q, c->head_dim_v);
+  args.k = tensor(c, data->buffer[FA_BENCH_K], entry, c->heads_kv, c->head_dim_qk);
+  args.v = tensor(c, data->buffer[FA_BENCH_V], entry, c->heads_kv, c->head_dim_v);
+  args.k_scale = tensor(c, data->buffer[FA_BENCH_K_SCALE], entry, c->heads_kv, 1);
+  args.v_scale = tensor(c, data->buffer[FA_BENCH_V_SCALE], entry, c->heads_kv, 1);
+  args.page_table = data->buffer[FA_BENCH_PAGES];
+  if (c->page_size) args.page_table_stride = pages_of(c);
+  return args;
+}
+
 int fa_bench_data_create(fa_context *context, const fa_bench_case *c, uint64_t seed, fa_bench_data *data) {
   int64_t elements[FA_BENCH_BUFFERS];
   memset(data, 0, sizeof *data);
@@ -246,18 +261,7 @@ int fa_bench_data_create(fa_context *context, const fa_bench_case *c, uint64_t s
     }
     if (code) return code;
   }
-
-  /* a page is to k and v what a batch entry is without pages */
-  const int64_t entry = c->page_size ? c->page_size : c->seqlen_kv;
-  data->args = (fa_attention_args)FA_ATTENTION_ARGS_INIT;
-  data->args.q = tensor(c, data->buffer[FA_BENCH_Q], c->seqlen_q, c->heads_q, c->head_dim_qk);
-  data->args.o = tensor(c, data->buffer[FA_BENCH_O], c->seqlen_q, c->heads_q, c->head_dim_v);
-  data->args.k = tensor(c, data->buffer[FA_BENCH_K], entry, c->heads_kv, c->head_dim_qk);
-  data->args.v = tensor(c, data->buffer[FA_BENCH_V], entry, c->heads_kv, c->head_dim_v);
-  data->args.k_scale = tensor(c, data->buffer[FA_BENCH_K_SCALE], entry, c->heads_kv, 1);
-  data->args.v_scale = tensor(c, data->buffer[FA_BENCH_V_SCALE], entry, c->heads_kv, 1);
-  data->args.page_table = data->buffer[FA_BENCH_PAGES];
-  if (c->page_size) data->args.page_table_stride = pages_of(c);
+  data->args = fa_bench_arrange(c, data);
   return FA_EXIT_OK;
 }
 

@@ -56,6 +56,8 @@ size_t fa_bench_data_bytes(const fa_bench_case *c);
 /* Allocates and fills: values are close to normally distributed with deviation 1, the same for the same seed.
  * Returns FA_EXIT_OK, or prints and returns the exit code; what was allocated is then still to be freed. */
 int fa_bench_data_create(fa_context *context, const fa_bench_case *c, uint64_t seed, fa_bench_data *data);
+/* The tensors of this memory in c's layout; the same memory serves either. */
+fa_attention_args fa_bench_arrange(const fa_bench_case *c, const fa_bench_data *data);
 void fa_bench_data_free(fa_context *context, fa_bench_data *data);
 
 #endif

@@ -10,7 +10,6 @@ static double now(void) {
   return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-#if FA_X86 || FA_ARM64
 /* isa holds words; "avx512" must not be found in "avx512_bf16" alone. */
 static int has(const char *isa, const char *word) {
   const size_t length = strlen(word);
@@ -20,36 +19,38 @@ static int has(const char *isa, const char *word) {
   }
   return 0;
 }
-#endif
 
-const fa_roof_unit *fa_roof_of(const char *arch, const char *isa, int is_16_bit) {
+/* The fastest first. */
+static const fa_roof_unit *const units[] = {
 #if FA_X86
-  static const fa_roof_unit *const units[] = {&fa_roof_amx, &fa_roof_avx512_bf16, &fa_roof_avx512, &fa_roof_avx2, &fa_roof_c};
+    &fa_roof_amx, &fa_roof_avx512_bf16, &fa_roof_avx512, &fa_roof_avx2,
 #elif FA_ARM64
-  static const fa_roof_unit *const units[] = {&fa_roof_neon_bf16, &fa_roof_neon_fhm, &fa_roof_neon, &fa_roof_c};
-#else
-  static const fa_roof_unit *const units[] = {&fa_roof_c};
+    &fa_roof_neon_bf16, &fa_roof_neon_fhm, &fa_roof_neon,
 #endif
+    &fa_roof_c};
+
+/* The fastest for inputs of `dtype`, of `arch` or, without one, of those `isa` has. NULL: none. */
+static const fa_roof_unit *find(const char *arch, const char *isa, fa_dtype dtype) {
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-    if (strcmp(arch, units[i]->arch) == 0) return units[i];
+    const int is_of = arch ? strcmp(arch, units[i]->arch) == 0 : has(isa, units[i]->isa);
+    if (is_of && units[i]->dtypes >> dtype & 1u) return units[i];
   }
-#if FA_X86
-  if (is_16_bit && has(isa, "amx_bf16")) return &fa_roof_amx;
-  if (has(isa, "avx512")) return &fa_roof_avx512;
-  if (has(isa, "avx2")) return &fa_roof_avx2;
-#elif FA_ARM64
-  if (is_16_bit && has(isa, "neon_bf16")) return &fa_roof_neon_bf16;
-  if (has(isa, "neon")) return &fa_roof_neon;
-#else
-  (void)isa;
-  (void)is_16_bit;
-#endif
-  return &fa_roof_c;
+  return NULL;
 }
 
-double fa_roof_arithmetic(const fa_roof_unit *unit, int threads) {
+fa_roof fa_roof_of(const char *arch, const char *isa, fa_dtype dtype) {
+  const fa_roof_unit *unit = find(arch, isa, dtype);
+  if (!unit) unit = find(NULL, isa, dtype);
+  if (!unit) unit = &fa_roof_c;
+  if (dtype == FA_FLOAT16 && strcmp(unit->arch, "amx") == 0)
+    return (fa_roof){unit, 3, "a third of AMX bf16, real data, tiles from L1"};
+  return (fa_roof){unit, 1, unit->name};
+}
+
+double fa_roof_arithmetic(const fa_roof *roof, int threads) {
   static const fa_roof_unit *sized; /* rounds belong to this unit */
   static int64_t rounds;
+  const fa_roof_unit *const unit = roof->unit;
   if (sized != unit) {
     double seconds = 0.0;
     for (rounds = 1024; seconds < 0.02; rounds *= 2) {
@@ -68,14 +69,14 @@ double fa_roof_arithmetic(const fa_roof_unit *unit, int threads) {
     volatile float sink;
     operations += unit->multiply(each, &sink);
   }
-  return operations / (now() - begin) * 1e-12;
+  return operations / (now() - begin) * 1e-12 / roof->products;
 }
 
 double fa_roof_bandwidth(const char *isa, int threads, int streams, const void *const memory[2],
                          const size_t bytes[2]) {
   /* Small enough that threads finish together, large enough to stream. */
   enum { PIECE = 1 << 20, GRAIN = 1024 };
-  const fa_roof_unit *const unit = fa_roof_of("", isa, 0);
+  const fa_roof_unit *const unit = fa_roof_of("", isa, FA_FLOAT32).unit;
   const size_t whole[2] = {bytes[0] / GRAIN * GRAIN, bytes[1] / GRAIN * GRAIN};
   const int64_t pieces = (int64_t)((whole[0] + PIECE - 1) / PIECE);
   const int64_t all = pieces + (int64_t)((whole[1] + PIECE - 1) / PIECE);

@@ -68,8 +68,4 @@ static double multiply(int64_t rounds, volatile float *sink) {
   return (double)rounds * (double)STEPS * 4.0 * (16.0 * 16.0 * 32.0 * 2.0);
 }
 
-static void read_all(const char *begin, size_t bytes, int streams, volatile float *sink) {
-  fa_roof_avx512.read(begin, bytes, streams, sink);
-}
-
-const fa_roof_unit fa_roof_amx = {"amx", "AMX bf16, real data, tiles from L1", multiply, read_all};
+const fa_roof_unit fa_roof_amx = {"amx", "amx_bf16", 1u << FA_FLOAT16 | 1u << FA_BFLOAT16, "AMX bf16, real data, tiles from L1", multiply, NULL};

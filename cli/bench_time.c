@@ -118,14 +118,14 @@ static int time_all(bench *b, const fa_device_info *device, int repeats, fa_benc
   const bool has_roof = strcmp(device->name, "cpu") == 0;
   fa_plan_info chosen = FA_PLAN_INFO_INIT;
   if (!status) status = fa_plan_describe(b->contender[FA_BENCH_FAST].plan, &chosen);
-  const fa_roof_unit *unit = NULL;
-  if (!status && has_roof) unit = fa_roof_of(chosen.arch, device->isa, fa_dtype_bytes(b->c->dtype) == 2);
+  fa_roof roof = {NULL, 0, NULL};
+  if (!status && has_roof) roof = fa_roof_of(chosen.arch, device->isa, b->c->dtype);
   for (int repeat = 0; repeat < repeats && !status; repeat++) {
     if (has_roof && b->c->is_decode) {
       roofs[repeat] = sample_read(b, device, result->threads, 4);
       plain_reads[repeat] = sample_read(b, device, result->threads, 1);
     } else if (has_roof) {
-      roofs[repeat] = fa_roof_arithmetic(unit, result->threads);
+      roofs[repeat] = fa_roof_arithmetic(&roof, result->threads);
     }
     for (int who = 0; who < FA_BENCH_CONTENDERS && !status; who++) {
       if (result->timing[who].ran) status = sample(b, (fa_bench_who)who, repeat);
@@ -141,7 +141,7 @@ static int time_all(bench *b, const fa_device_info *device, int repeats, fa_benc
   if (has_roof) {
     result->roof = fa_bench_median(roofs, repeats);
     if (b->c->is_decode) result->plain_read = fa_bench_median(plain_reads, repeats);
-    result->roof_name = b->c->is_decode ? "a read of the same bytes, four streams a thread" : unit->name;
+    result->roof_name = b->c->is_decode ? "a read of the same bytes, four streams a thread" : roof.name;
   }
   return FA_EXIT_OK;
 }

@@ -25,7 +25,7 @@ typedef struct fa_bench_timing {
 
 typedef struct fa_bench_result {
   fa_bench_timing timing[FA_BENCH_CONTENDERS];
-  const char *roof_name; /* NULL: no roof for this device */
+  const char *roof_name; /* what the roof is; NULL: none for this device */
   double roof;           /* median; TFLOP/s for prefill, GB/s for decode */
   double plain_read;     /* decode: GB/s of the same read from begin to end, which is slower; 0: none */
   int threads;

@@ -36,7 +36,9 @@ static const fa_command_help help = {
     "level-one tiles, parts a long cache is cut into. Results are checked first, alternatives\n"
     "take turns, and the best is measured again beside the rule's choice. What is then faster\n"
     "in nearly every turn, by 3 % and more than the noise, goes into a file. Let nothing else\n"
-    "run on the machine meanwhile. The library plans by that file when FASTATTENTION_TUNING\n"
+    "run on the machine meanwhile. All is measured with the tensors in both orders, B,S,H,D and\n"
+    "B,H,S,D, because a plan is made before it is told which: what is kept is faster in one and\n"
+    "not slower in the other. The library plans by that file when FASTATTENTION_TUNING\n"
     "names it, for problems of the same kind and about the same size, on the processor and\n"
     "with the number of threads it was measured with; `fastattn info` shows what is then\n"
     "chosen. Without --quick or --full it takes about a quarter of an hour. With --kernel\n"
@@ -139,7 +141,7 @@ static int read_cases(case_list *cases) {
 
 /* -------------------------------------------------------------- the results */
 
-static char *layout_text(const fa_plan_info *info, char text[120]) {
+static char *plan_text(const fa_plan_info *info, char text[120]) {
   snprintf(text, 120, "%s %lldx%lld", info->kernel, (long long)info->level1_rows, (long long)info->level1_keys);
   if (info->kv_splits > 1) {
     const size_t length = strlen(text);
@@ -157,30 +159,47 @@ static char *case_text(const fa_bench_case *c, char text[FA_BENCH_SHAPE_TEXT + 3
 
 static void print_row(const fa_bench_case *c, const fa_tune_result *r) {
   char text[FA_BENCH_SHAPE_TEXT + 32], rule[120], best[120];
-  printf("%-34s %-36s %9.4g  ", case_text(c, text), layout_text(&r->rule.info, rule), r->rule.ms);
+  const double *const was = r->rule.ms, *const is = r->best.ms;
+  printf("%-34s %-36s %9.4g %9.4g  ", case_text(c, text), plan_text(&r->rule.info, rule), was[FA_TUNE_BSHD],
+         was[FA_TUNE_BHSD]);
   if (r->tried)
-    printf("%-36s %9.4g  %5.2fx %s\n", layout_text(&r->best.info, best), r->best.ms, r->rule.ms / r->best.ms,
-           r->is_better ? "kept" : "-");
+    printf("%-36s %6.2fx %6.2fx  %s\n", plan_text(&r->best.info, best), was[FA_TUNE_BSHD] / is[FA_TUNE_BSHD],
+           was[FA_TUNE_BHSD] / is[FA_TUNE_BHSD], r->is_better ? "kept" : "-");
   else
     printf("nothing else does it\n");
   fflush(stdout);
 }
 
-static void add_layout(cJSON *row, const char *prefix, const fa_tune_measured *m) {
+static void add_measured(cJSON *row, const char *prefix, const fa_tune_measured *m, fa_tune_layout layout) {
   const struct {
     const char *name;
     double value;
   } numbers[] = {{"level1_rows", (double)m->info.level1_rows},
                  {"level1_keys", (double)m->info.level1_keys},
                  {"kv_splits", (double)m->info.kv_splits},
-                 {"ms", m->ms},
-                 {"ms_min", m->ms_min}};
+                 {"ms", m->ms[layout]},
+                 {"ms_min", m->ms_min[layout]}};
   char name[32];
   snprintf(name, sizeof name, "%skernel", prefix);
   cJSON_AddStringToObject(row, name, m->info.kernel);
   for (size_t n = 0; n < sizeof numbers / sizeof numbers[0]; n++) {
     snprintf(name, sizeof name, "%s%s", prefix, numbers[n].name);
     cJSON_AddNumberToObject(row, name, numbers[n].value);
+  }
+}
+
+/* Both layouts, each with its times; the row's own are those of where the choice gains less. */
+static void add_layouts(cJSON *row, const fa_tune_result *r) {
+  cJSON_AddStringToObject(row, "layout", fa_tune_layout_names[r->least]);
+  cJSON *const layouts = cJSON_AddObjectToObject(row, "layouts");
+  for (int n = 0; n < FA_TUNE_LAYOUTS; n++) {
+    cJSON *const layout = cJSON_AddObjectToObject(layouts, fa_tune_layout_names[n]);
+    cJSON_AddNumberToObject(layout, "ms", r->best.ms[n]);
+    cJSON_AddNumberToObject(layout, "ms_min", r->best.ms_min[n]);
+    cJSON_AddNumberToObject(layout, "rule_ms", r->rule.ms[n]);
+    cJSON_AddNumberToObject(layout, "rule_ms_min", r->rule.ms_min[n]);
+    cJSON_AddNumberToObject(layout, "speedup", r->rule.ms[n] / r->best.ms[n]);
+    cJSON_AddNumberToObject(layout, "wins", r->wins[n]);
   }
 }
 
@@ -194,13 +213,14 @@ static void add_row(cJSON *rows, const fa_bench_case *c, const fa_tune_result *r
   cJSON_AddBoolToObject(row, "causal", c->causal);
   cJSON_AddStringToObject(row, "dtype", fa_dtype_name(c->dtype));
   cJSON_AddStringToObject(row, "device", device->name);
-  add_layout(row, "", &r->best);
-  add_layout(row, "rule_", &r->rule);
-  cJSON_AddNumberToObject(row, "speedup", r->rule.ms / r->best.ms);
+  add_measured(row, "", &r->best, r->least);
+  add_measured(row, "rule_", &r->rule, r->least);
+  cJSON_AddNumberToObject(row, "speedup", r->rule.ms[r->least] / r->best.ms[r->least]);
+  add_layouts(row, r);
   cJSON_AddBoolToObject(row, "kept", r->is_better);
   cJSON_AddNumberToObject(row, "tried", r->tried);
   cJSON_AddNumberToObject(row, "rounds", r->rounds);
-  cJSON_AddNumberToObject(row, "wins", r->wins);
+  cJSON_AddNumberToObject(row, "wins", r->wins[r->least]);
   cJSON_AddNumberToObject(row, "max_err", r->max_err);
   cJSON_AddNumberToObject(row, "threads", threads);
   cJSON_AddStringToObject(row, "machine", device->description);
@@ -235,19 +255,22 @@ static int tune_one(tuning *t, const fa_bench_case *c, int n, int count) {
   if (code) return code;
   if (prints_text()) print_row(c, &result);
   add_row(t->rows, c, &result, &t->device, fa_context_threads(t->context));
-  t->busy += result.rule.ms > FA_TUNE_BUSY * result.rule.ms_min;
+  const fa_tune_measured *const rule = &result.rule;
+  t->busy += rule->ms[FA_TUNE_BSHD] > FA_TUNE_BUSY * rule->ms_min[FA_TUNE_BSHD] ||
+             rule->ms[FA_TUNE_BHSD] > FA_TUNE_BUSY * rule->ms_min[FA_TUNE_BHSD];
   if (!result.is_better) return FA_EXIT_OK;
   t->kept++;
   const fa_attention_problem problem = fa_bench_problem(c, NULL);
-  return write_text(&t->file, fa_tuning_entry(t->context, &problem, &result.best.choice, result.best.ms, result.rule.ms,
-                                              text, sizeof text), text);
+  return write_text(&t->file, fa_tuning_entry(t->context, &problem, &result.best.choice, result.best.ms[result.least],
+                                              rule->ms[result.least], text, sizeof text), text);
 }
 
 static int tune_all(tuning *t, const case_list *cases) {
   char text[FA_TUNING_TEXT];
   int code = write_text(&t->file, fa_tuning_head(t->context, text, sizeof text), text);
   if (!code && prints_text())
-    printf("%-34s %-36s %9s  %-36s %9s   gain\n", "problem", "by rule: kernel, level-one tiles", "ms", "the best other", "ms");
+    printf("%-34s %-36s %9s %9s  %-36s %7s %7s\n", "problem", "by rule: kernel, level-one tiles", "bshd ms", "bhsd ms",
+           "the best other", "bshd", "bhsd");
   for (int n = 0; n < cases->count && !code; n++) code = tune_one(t, &cases->list[n], n, cases->count);
   return code;
 }

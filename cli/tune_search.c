@@ -21,10 +21,10 @@ typedef struct candidate {
   fa_plan *plan;
   fa_plan_info info;
   fa_plan_choice choice;
-  int in_a_row;
-  bool is_short, is_out;
+  int in_a_row[FA_TUNE_LAYOUTS];
+  bool is_short[FA_TUNE_LAYOUTS], is_out;
   int rounds;
-  double ms[MOST_ROUNDS];
+  double ms[FA_TUNE_LAYOUTS][MOST_ROUNDS];
 } candidate;
 
 typedef struct search {
@@ -34,10 +34,11 @@ typedef struct search {
   const char *progress;
   fa_attention_problem problem;
   fa_bench_data data;
-  void *expected; /* o of the rule's choice */
+  fa_attention_args args[FA_TUNE_LAYOUTS]; /* of the same memory, which is other problems' data of the same kind */
+  void *expected[FA_TUNE_LAYOUTS];         /* o of the rule's choice */
   void *workspace;
   size_t workspace_bytes;
-  double tolerance, max_err; /* of the checker, for o; of what it saw last */
+  double tolerance[FA_TUNE_LAYOUTS], max_err; /* of the checker, for o; of what it saw last */
   candidate list[MOST_CANDIDATES]; /* the first is the rule's */
   int count;
 } search;
@@ -113,7 +114,7 @@ static int64_t scaled(int64_t own, int64_t step, int power) {
 }
 
 /* Other tiles and splits of candidate n's kernel. */
-static fa_status add_layouts(search *s, int n) {
+static fa_status add_tiles(search *s, int n) {
   const fa_plan_info own = s->list[n].info;
   const int reach = s->effort->reach;
   fa_status status = FA_OK;
@@ -132,9 +133,8 @@ static fa_status add_layouts(search *s, int n) {
 
 /* ------------------------------------------------------------------ running */
 
-static fa_status run_once(search *s, const candidate *one) {
-  const fa_status status =
-      fa_attention_run(one->plan, &s->data.args, s->workspace, one->info.workspace_bytes, NULL);
+static fa_status run_once(search *s, const candidate *one, int layout) {
+  const fa_status status = fa_attention_run(one->plan, &s->args[layout], s->workspace, one->info.workspace_bytes, NULL);
   return status ? status : fa_stream_synchronize(s->context, NULL);
 }
 
@@ -144,35 +144,36 @@ static int describe_wrong(const candidate *one, const char *how) {
 }
 
 /* o in memory against double precision, on a few rows. */
-static int check_rows(search *s, const candidate *one) {
+static int check_rows(search *s, const candidate *one, int layout) {
   const double products = (double)s->c->seqlen_kv * (double)(s->c->head_dim_qk + s->c->head_dim_v);
   const double rows = (double)(1 << 22) / products;
   fa_check_result result;
   const fa_status status =
-      fa_check_problem(&s->problem, &s->data.args, rows < 2.0 ? 2 : rows > 16.0 ? 16 : (int64_t)rows, SEED, &result);
+      fa_check_problem(&s->problem, &s->args[layout], rows < 2.0 ? 2 : rows > 16.0 ? 16 : (int64_t)rows, SEED, &result);
   if (status) return fa_library_error(status);
-  s->tolerance = result.tolerance;
-  s->max_err = result.max_error;
+  s->tolerance[layout] = result.tolerance;
+  s->max_err = fmax(s->max_err, result.max_error);
   return result.passed ? FA_EXIT_OK : describe_wrong(one, result.line);
 }
 
 /* All of o against that of the rule's choice: both are within the tolerance, so they are within twice of it. */
-static int check_all(search *s, const candidate *one) {
+static int check_all(search *s, const candidate *one, int layout) {
   enum { PIECE = 4096 };
   static float expected[PIECE], found[PIECE];
+  const double allowed = 2.0 * s->tolerance[layout];
   const fa_dtype dtype = s->c->dtype;
   const size_t size = fa_dtype_bytes(dtype);
   const int64_t elements = (int64_t)(s->data.bytes[FA_BENCH_O] / size);
   for (int64_t at = 0; at < elements; at += PIECE) {
     const int64_t count = elements - at < PIECE ? elements - at : PIECE;
-    fa_convert(expected, FA_FLOAT32, (const char *)s->expected + (size_t)at * size, dtype, count);
+    fa_convert(expected, FA_FLOAT32, (const char *)s->expected[layout] + (size_t)at * size, dtype, count);
     fa_convert(found, FA_FLOAT32, (const char *)s->data.buffer[FA_BENCH_O] + (size_t)at * size, dtype, count);
     for (int64_t i = 0; i < count; i++) {
       const double difference = fabs((double)expected[i] - (double)found[i]);
-      if (difference <= 2.0 * s->tolerance) continue;
+      if (difference <= allowed) continue;
       char how[160];
       snprintf(how, sizeof how, "o[%" PRId64 "] is %.9g, of %s %.9g; twice the tolerance is %.3g", at + i,
-               (double)found[i], s->list[0].info.kernel, (double)expected[i], 2.0 * s->tolerance);
+               (double)found[i], s->list[0].info.kernel, (double)expected[i], allowed);
       return describe_wrong(one, how);
     }
   }
@@ -181,53 +182,58 @@ static int check_all(search *s, const candidate *one) {
 
 /* The first run, which must be right, and a second that says how to time it. A NaN left in o must not pass for a
  * result. */
-static int try_out(search *s, candidate *one) {
+static int try_out(search *s, candidate *one, int layout) {
   memset(s->data.buffer[FA_BENCH_O], 0xff, s->data.bytes[FA_BENCH_O]);
-  fa_status status = run_once(s, one);
+  fa_status status = run_once(s, one, layout);
   if (status) return fa_library_error(status);
-  if (one != s->list) {
-    const int code = check_all(s, one);
-    if (code) return code;
-  } else {
-    const int code = check_rows(s, one);
-    if (code) return code;
-    memcpy(s->expected, s->data.buffer[FA_BENCH_O], s->data.bytes[FA_BENCH_O]);
-  }
+  const int code = one == s->list ? check_rows(s, one, layout) : check_all(s, one, layout);
+  if (code) return code;
+  if (one == s->list) memcpy(s->expected[layout], s->data.buffer[FA_BENCH_O], s->data.bytes[FA_BENCH_O]);
   const double begin = fa_bench_now_ms();
-  status = run_once(s, one);
+  status = run_once(s, one, layout);
   if (status) return fa_library_error(status);
   const double ms = fa_bench_now_ms() - begin;
-  one->is_short = ms < FA_BENCH_SHORT_MS;
-  one->in_a_row = fa_bench_in_a_row(ms);
-  one->ms[0] = ms;
+  one->is_short[layout] = ms < FA_BENCH_SHORT_MS;
+  one->in_a_row[layout] = fa_bench_in_a_row(ms);
+  one->ms[layout][0] = ms;
   one->rounds = 1; /* all that is known of one that is out */
-  one->is_out = s->list[0].ms[0] * 2.0 * HOPELESS < ms; /* one run is noise; far away is far away */
+  one->is_out |= s->list[0].ms[layout][0] * 2.0 * HOPELESS < ms; /* one run is noise; far away is far away */
   return FA_EXIT_OK;
 }
 
-static fa_status sample(search *s, candidate *one) {
-  fa_status status = one->is_short ? run_once(s, one) : FA_OK;
+/* The time of the next round. */
+static fa_status sample(search *s, candidate *one, int layout) {
+  fa_status status = one->is_short[layout] ? run_once(s, one, layout) : FA_OK;
   const double begin = fa_bench_now_ms();
-  for (int i = 0; i < one->in_a_row && !status; i++) status = run_once(s, one);
-  one->ms[one->rounds++] = (fa_bench_now_ms() - begin) / one->in_a_row;
+  for (int i = 0; i < one->in_a_row[layout] && !status; i++) status = run_once(s, one, layout);
+  one->ms[layout][one->rounds] = (fa_bench_now_ms() - begin) / one->in_a_row[layout];
   return status;
 }
 
-static double median_of(const candidate *one, double *minimum) {
+static double median_of(const candidate *one, int layout, double *minimum) {
   double sorted[MOST_ROUNDS];
-  memcpy(sorted, one->ms, sizeof sorted);
+  memcpy(sorted, one->ms[layout], sizeof sorted);
   const double median = fa_bench_median(sorted, one->rounds);
   if (minimum) *minimum = sorted[0];
   return median;
 }
 
-/* The fastest by median from `from` on, of those that are out only where all are; -1 if there is none. */
+static double score(const search *s, const candidate *one) {
+  double ms[FA_TUNE_LAYOUTS], rule_ms[FA_TUNE_LAYOUTS];
+  for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++) {
+    ms[layout] = median_of(one, layout, NULL);
+    rule_ms[layout] = median_of(&s->list[0], layout, NULL);
+  }
+  return fa_tune_score(ms, rule_ms);
+}
+
+/* The fastest by score from `from` on, of those that are out only where all are; -1 if there is none. */
 static int best_of(const search *s, int from) {
   int best = -1;
   for (int n = from; n < s->count; n++) {
     const bool is_first = best < 0 || (s->list[best].is_out && !s->list[n].is_out);
     if (!is_first && s->list[n].is_out && !s->list[best].is_out) continue;
-    if (is_first || median_of(&s->list[n], NULL) < median_of(&s->list[best], NULL)) best = n;
+    if (is_first || score(s, &s->list[n]) < score(s, &s->list[best])) best = n;
   }
   return best;
 }
@@ -236,8 +242,10 @@ static int best_of(const search *s, int from) {
 static int sample_all(search *s, int first, double ms) {
   for (int n = first; n < s->count; n++) {
     show(s, "candidate", n, s->count - 1);
-    const int code = try_out(s, &s->list[n]);
-    if (code) return code;
+    for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++) {
+      const int code = try_out(s, &s->list[n], layout);
+      if (code) return code;
+    }
   }
   for (int n = 0; n < s->count; n++)
     if (!s->list[n].is_out) s->list[n].rounds = 0;
@@ -247,11 +255,14 @@ static int sample_all(search *s, int first, double ms) {
     show(s, "round", round + 1, MOST_ROUNDS);
     for (int n = 0; n < s->count; n++) {
       if (s->list[n].is_out) continue;
-      const fa_status status = sample(s, &s->list[n]);
-      if (status) return fa_library_error(status);
+      for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++) {
+        const fa_status status = sample(s, &s->list[n], layout);
+        if (status) return fa_library_error(status);
+      }
+      s->list[n].rounds++;
     }
-    const double best = median_of(&s->list[best_of(s, 0)], NULL);
-    for (int n = 1; n < s->count; n++) s->list[n].is_out |= median_of(&s->list[n], NULL) > HOPELESS * best;
+    const double best = score(s, &s->list[best_of(s, 0)]);
+    for (int n = 1; n < s->count; n++) s->list[n].is_out |= score(s, &s->list[n]) > HOPELESS * best;
   }
   return FA_EXIT_OK;
 }
@@ -262,15 +273,8 @@ static void keep(const candidate *one, fa_tune_measured *measured) {
   measured->info = one->info;
   measured->info.reason = NULL; /* goes with the plan */
   measured->choice = one->choice;
-  measured->ms = median_of(one, &measured->ms_min);
-}
-
-/* Better in median and minimum, by half of what one median is off its own minimum, and in all turns but one in seven. */
-static bool beats(const fa_tune_result *r) {
-  const double spread = r->rule.ms / r->rule.ms_min - 1.0;
-  const double needed = fmax(FA_TUNE_NOISE, 1.0 + 0.5 * spread);
-  return r->best.ms * needed <= r->rule.ms && r->best.ms_min * FA_TUNE_NOISE <= r->rule.ms_min &&
-         r->wins >= r->rounds - r->rounds / 7;
+  for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++)
+    measured->ms[layout] = median_of(one, layout, &measured->ms_min[layout]);
 }
 
 /* The best of many noisy medians looks better than it is: so it and the rule's choice are measured afresh, in turns,
@@ -282,44 +286,53 @@ static int confirm(search *s, int best, fa_tune_result *result) {
   for (int round = 0; round < MOST_ROUNDS; round++) {
     if (round >= LEAST_AGAIN && fa_bench_now_ms() > end) break;
     show(s, "again", round + 1, MOST_ROUNDS);
-    for (int turn = 0; turn < 2; turn++) { /* neither is always the first */
-      const fa_status status = sample(s, pair[(round + turn) % 2]);
-      if (status) return fa_library_error(status);
+    for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++) {
+      for (int turn = 0; turn < 2; turn++) { /* neither is always the first */
+        const fa_status status = sample(s, pair[(round + turn) % 2], layout);
+        if (status) return fa_library_error(status);
+      }
+      result->wins[layout] += pair[1]->ms[layout][round] < pair[0]->ms[layout][round];
     }
-    result->rounds++;
-    result->wins += pair[1]->ms[round] < pair[0]->ms[round];
+    result->rounds = ++pair[0]->rounds;
+    pair[1]->rounds = result->rounds;
   }
   keep(pair[0], &result->rule);
   keep(pair[1], &result->best);
-  result->is_better = beats(result);
+  fa_tune_judge(result);
   if (!result->is_better) return FA_EXIT_OK;
-  const fa_status status = run_once(s, pair[1]);
-  return status ? fa_library_error(status) : check_rows(s, pair[1]);
+  s->max_err = 0.0;
+  for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++) {
+    const fa_status status = run_once(s, pair[1], layout);
+    const int code = status ? fa_library_error(status) : check_rows(s, pair[1], layout);
+    if (code) return code;
+  }
+  return FA_EXIT_OK;
 }
 
 static int search_all(search *s, const char *only, fa_tune_result *result) {
   fa_status status = add(s, NULL);
-  if (!status) status = fa_buffer_allocate(s->context, s->data.bytes[FA_BENCH_O], &s->expected);
+  for (int layout = 0; layout < FA_TUNE_LAYOUTS && !status; layout++)
+    status = fa_buffer_allocate(s->context, s->data.bytes[FA_BENCH_O], &s->expected[layout]);
   if (!status) status = add_kernels(s, only);
   if (status) return fa_library_error(status);
   int code = sample_all(s, 0, s->effort->ms / 4.0);
   if (code) return code;
   const int kernels = s->count;
-  const double best_kernel = median_of(&s->list[best_of(s, 0)], NULL);
+  const double best_kernel = score(s, &s->list[best_of(s, 0)]);
   for (int n = 0; n < kernels && !status; n++) {
     const candidate *const one = &s->list[n];
     const bool is_wanted = !only || strcmp(only, one->info.kernel) == 0 || strcmp(only, one->info.arch) == 0;
-    if (is_wanted && !one->is_out && median_of(one, NULL) < PROMISING * best_kernel) status = add_layouts(s, n);
+    if (is_wanted && !one->is_out && score(s, one) < PROMISING * best_kernel) status = add_tiles(s, n);
   }
   if (status) return fa_library_error(status);
   code = sample_all(s, kernels, s->effort->ms / 2.0);
   if (code) return code;
   result->tried = s->count - 1;
   const int best = best_of(s, 1);
-  const candidate *const rule = &s->list[0];
-  if (best > 0 && median_of(&s->list[best], NULL) < median_of(rule, NULL)) return confirm(s, best, result);
-  keep(rule, &result->rule);
-  keep(best > 0 ? &s->list[best] : rule, &result->best);
+  if (best > 0 && score(s, &s->list[best]) < 1.0) return confirm(s, best, result);
+  keep(&s->list[0], &result->rule);
+  keep(&s->list[best > 0 ? best : 0], &result->best);
+  fa_tune_judge(result);
   return FA_EXIT_OK;
 }
 
@@ -349,11 +362,16 @@ int fa_tune_search(fa_context *context, const fa_bench_case *c, const char *only
     if (status) code = fa_library_error(status);
   }
   if (!code) code = fa_bench_data_create(context, c, SEED, &s.data);
+  for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++) {
+    fa_bench_case arranged = *c;
+    arranged.bhsd = layout == FA_TUNE_BHSD;
+    s.args[layout] = fa_bench_arrange(&arranged, &s.data);
+  }
   if (!code) code = search_all(&s, only, result);
   result->max_err = s.max_err;
   for (int n = 0; n < s.count; n++) fa_plan_destroy(s.list[n].plan);
   fa_buffer_free(context, s.workspace);
-  fa_buffer_free(context, s.expected);
+  for (int layout = 0; layout < FA_TUNE_LAYOUTS; layout++) fa_buffer_free(context, s.expected[layout]);
   fa_bench_data_free(context, &s.data);
   if (!effort->is_silent) fprintf(stderr, "\r%90s\r", "");
   return code;

@@ -7,6 +7,9 @@
  * wherever it has an entry for the problem's class:
  *   operation, types, head sizes, query heads a KV head, causal or not, threads (equal), and
  *   longest query, longest key sequence, batch x KV heads (to the nearest power of two).
+ * A plan is made before strides are known, so one entry serves B,S,H,D and B,H,S,D (heads interleaved and not), though the
+ * best kernel or split may differ: `fastattn tune` measures both and keeps what is faster than the rule's choice in one and
+ * not slower in the other. Who writes entries with fa_tuning_entry owes the same.
  * A problem with a window, ALiBi, softcap, bias, mask, kv_splits or a kernel of its own is planned by rule as before.
  * The file says on which processor, with which instruction sets and caches and by which version it was made; for any
  * other it is not used, and fa_plan_info.reason says so. What an entry asks for is checked as a stranger's; what the
@@ -66,7 +69,7 @@ FA_API fa_status fa_plan_create_with(fa_context *context, const fa_attention_pro
 
 /* The text of a tuning file, to be written one behind the other: the head for this context's device (several lines),
  * then a line an entry, each with its newline. `text` has `size` bytes, FA_TUNING_TEXT always suffice. ms: median of
- * the choice; rule_ms: that of what the rule chooses (finite, > 0).
+ * the choice; rule_ms: that of what the rule chooses (finite, > 0); both in the layout where the choice gains less.
  * Errors: ARGUMENT (NULL, size), UNSUPPORTED (a problem that no entry can describe). */
 FA_API fa_status fa_tuning_head(const fa_context *context, char *text, size_t size);
 FA_API fa_status fa_tuning_entry(const fa_context *context, const fa_attention_problem *problem,

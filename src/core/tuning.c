@@ -103,10 +103,10 @@ fa_status fa_tuning_head(const fa_context *context, char *text, size_t size) {
   fa_tuning_machine m;
   const fa_status status = fa_tuning_machine_of(context, &m);
   if (status != FA_OK) return status;
-  return must_fit(snprintf(text, size, "fastattention tuning 1\nversion %s\ndevice %s\nprocessor %s\nisa %s\ncaches %s\n"
+  return must_fit(snprintf(text, size, "fastattention tuning 2\nversion %s\ndevice %s\nprocessor %s\nisa %s\ncaches %s\n"
                            "# operation type cache-type d-qk d-v group mask queries keys batch*kv-heads threads"
-                           "   kernel rows keys splits ns rule-ns\n", fa_version(), m.device, m.processor, m.isa,
-                           m.caches), size);
+                           "   kernel rows keys splits ns rule-ns; measured in both layouts, B,S,H,D and B,H,S,D, times are of"
+                           " the one with the smaller gain\n", fa_version(), m.device, m.processor, m.isa, m.caches), size);
 }
 
 fa_status fa_tuning_entry(const fa_context *context, const fa_attention_problem *problem, const fa_plan_choice *choice,

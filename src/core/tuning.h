@@ -2,7 +2,7 @@
  *
  * The file is lines of words, so that core can read it strictly without a library for some richer format:
  *
- *   fastattention tuning 1
+ *   fastattention tuning 2
  *   version 0.1.0
  *   device cpu
  *   processor Intel(R) Xeon(R) Processor
@@ -13,7 +13,10 @@
  * Empty lines and those that begin with # are skipped. An entry: operation, type, type of the cache, head size of q and k,
  * of v, query heads a KV head, causal or full; longest query, longest key sequence, batch x KV heads, each to the nearest
  * power of two; threads; kernel, level-one rows, keys, KV splits (0: the kernel's own); nanoseconds of that and of the
- * rule's choice (integers: no locale changes them). */
+ * rule's choice (integers: no locale changes them), in the layout, B,S,H,D or B,H,S,D, where it gains less.
+ *
+ * No entry has a layout, which only strides say, and plans are made without: an entry stands for both, so both must have
+ * been measured. Files that begin "fastattention tuning 1" had but B,S,H,D in them and are not read. */
 #ifndef FA_CORE_TUNING_H
 #define FA_CORE_TUNING_H
 

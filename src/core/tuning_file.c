@@ -190,15 +190,16 @@ static void compare_machine(fa_tuning *tuning, const char *const said[5], const 
     return;
   }
   tuning->is_used = 1;
-  snprintf(tuning->why, sizeof tuning->why, "used, %d entries", tuning->count);
+  snprintf(tuning->why, sizeof tuning->why, "used, %d entries, each measured in both layouts (B,S,H,D and B,H,S,D)",
+           tuning->count);
 }
 
 static fa_status parse(reader *r, fa_tuning *tuning, int32_t room, const fa_tuning_machine *machine) {
   char version[64], device[64], processor[256], isa[256], caches[256];
   int is_there;
   fa_status status = next_line(r, &is_there);
-  if (status == FA_OK && (!is_there || strcmp(r->text, "fastattention tuning 1") != 0))
-    status = wrong(r, is_there ? r->text : "", "stands where a tuning file begins 'fastattention tuning 1'");
+  if (status == FA_OK && (!is_there || strcmp(r->text, "fastattention tuning 2") != 0))
+    status = wrong(r, is_there ? r->text : "", "stands where a tuning file begins 'fastattention tuning 2'");
   if (status == FA_OK) status = read_field(r, "version", version, sizeof version);
   if (status == FA_OK) status = read_field(r, "device", device, sizeof device);
   if (status == FA_OK) status = read_field(r, "processor", processor, sizeof processor);

@@ -43,7 +43,7 @@ static fa_amx_shape shape_of(const fa_attention_problem *problem) {
  * time that there are enough super-blocks to keep the threads busy. Otherwise a thread packs what it needs, and its caches
  * have it. */
 typedef struct amx_packing {
-  int64_t heads; /* packed at a time; 0: none, every thread packs for itself */
+  int64_t heads; /* packed at a time, more where a ragged batch has shorter ones; 0: none, every thread packs for itself */
   int64_t keys;  /* room a head has */
   size_t bytes;  /* of a head */
 } amx_packing;
@@ -84,6 +84,10 @@ static amx_packing amx_packing_of(const fa_plan *plan) {
   const int64_t fit = MOST_PACKED_BYTES / (int64_t)at.bytes;
   at.heads = fa_max(1, fa_min(fa_min(busy, fit), p->batch * p->heads_kv));
   return at;
+}
+
+static size_t amx_packed_bytes(const amx_packing *packed) {
+  return amx_flags_bytes(packed) + (size_t)packed->heads * packed->bytes;
 }
 
 static amx_layout amx_layout_of(const fa_plan *plan) {
@@ -138,8 +142,7 @@ static fa_status amx_prepare(fa_plan *plan) {
   plan->tiles.level2_rows = FA_SUB_ROWS;
   plan->tiles.level2_keys = block_keys;
   const amx_packing packed = amx_packing_of(plan);
-  plan->kernel_workspace_bytes = amx_flags_bytes(&packed) + (size_t)packed.heads * packed.bytes +
-                                 amx_layout_of(plan).bytes * (size_t)plan->context->threads;
+  plan->kernel_workspace_bytes = amx_packed_bytes(&packed) + amx_layout_of(plan).bytes * (size_t)plan->context->threads;
   return FA_OK;
 }
 

@@ -35,7 +35,7 @@ static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t
 struct amx_job {
   const fa_plan *plan;
   const fa_attention_args *args;
-  amx_packing packed;
+  amx_packing packed;    /* of the pairs in work */
   int32_t *unsplittable; /* [packed.heads] */
   char *packed_heads;    /* [packed.heads] */
   char *scratch;         /* [threads] */
@@ -295,25 +295,41 @@ static void run_thread(void *shared, fa_cpu_work *queue, int thread) {
   fa_tiles_release();
 }
 
+/* The pairs from first_pair on that are packed together: where entries are shorter than the longest, more than the plan's
+ * heads have the room of those, so that threads meet at fewer barriers. */
+static amx_packing next_packing(const amx_job *work, const amx_packing *room, int64_t pairs) {
+  const fa_plan *plan = work->plan;
+  const int64_t block_keys = plan->tiles.level2_keys, block_bytes = block_bytes_of(plan);
+  amx_packing fits = {0, 0, 0}, more = fits;
+  for (int64_t pair = work->first_pair; pair < pairs; ++pair) {
+    const int64_t keys = fa_round_up(fa_cpu_seqlen_kv(plan, work->args, pair / plan->problem.heads_kv), block_keys);
+    ++more.heads;
+    more.keys = fa_max(more.keys, keys);
+    more.bytes = (size_t)(more.keys / block_keys * block_bytes);
+    if (fits.heads && amx_packed_bytes(&more) > amx_packed_bytes(room)) break;
+    fits = more;
+  }
+  return fits;
+}
+
 static fa_status amx_run(const fa_plan *plan, const fa_attention_args *args, void *workspace) {
-  const amx_packing packed = amx_packing_of(plan);
+  const amx_packing room = amx_packing_of(plan);
   const int64_t pairs = plan->problem.batch * plan->problem.heads_kv;
-  const int64_t at_a_time = packed.heads ? packed.heads : pairs;
   amx_job work = {.plan = plan,
               .args = args,
-              .packed = packed,
               .unsplittable = workspace,
-              .packed_heads = (char *)workspace + amx_flags_bytes(&packed),
-              .scratch = (char *)workspace + amx_flags_bytes(&packed) + (size_t)packed.heads * packed.bytes,
+              .scratch = (char *)workspace + amx_packed_bytes(&room),
               .layout = amx_layout_of(plan),
               .shape = shape_of(&plan->problem)};
   work.iterate = iterate_for(work.shape);
-  for (work.first_pair = 0; work.first_pair < pairs; work.first_pair += at_a_time) {
-    work.pairs = fa_min(at_a_time, pairs - work.first_pair);
-    memset(work.unsplittable, 0, amx_flags_bytes(&packed));
-    if (packed.heads)
-      fa_cpu_parallel(plan->context->threads, work.pairs * fa_ceil_div(packed.keys, plan->tiles.level1_keys), pack_thread,
-                      &work);
+  for (work.first_pair = 0; work.first_pair < pairs; work.first_pair += work.pairs) {
+    if (room.heads) work.packed = next_packing(&work, &room, pairs);
+    work.pairs = room.heads ? work.packed.heads : pairs;
+    work.packed_heads = (char *)workspace + amx_flags_bytes(&work.packed);
+    memset(work.unsplittable, 0, amx_flags_bytes(&work.packed));
+    if (room.heads)
+      fa_cpu_parallel(plan->context->threads, work.pairs * fa_ceil_div(work.packed.keys, plan->tiles.level1_keys),
+                      pack_thread, &work);
     fa_cpu_parallel(plan->context->threads, work.pairs * super_blocks_of(plan), run_thread, &work);
   }
   return FA_OK;

@@ -29,10 +29,11 @@ def test_wrong_use(fastattn, tmp_path, more, code, says):
 
 
 @pytest.mark.parametrize("text, says", [
-    ("", "begins 'fastattention tuning 1'"), ("hello\n", "'hello' stands where a tuning file begins"),
-    ("fastattention tuning 1", "ends inside a line"), ("fastattention tuning 1\n", "'version' is expected"),
-    ("fastattention tuning 2\nversion 9\n", "'fastattention tuning 2' stands where"),
-    ("fastattention tuning 1\nversion 0.1.0\ndevice cpu\nprocessor x\nisa c\ncaches 0 0 0\nnonsense\n", "line 7: 'nonsense'"),
+    ("", "begins 'fastattention tuning 2'"), ("hello\n", "'hello' stands where a tuning file begins"),
+    ("fastattention tuning 2", "ends inside a line"), ("fastattention tuning 2\n", "'version' is expected"),
+    ("fastattention tuning 1\nversion 0.1.0\n", "'fastattention tuning 1' stands where"),
+    ("fastattention tuning 3\nversion 9\n", "'fastattention tuning 3' stands where"),
+    ("fastattention tuning 2\nversion 0.1.0\ndevice cpu\nprocessor x\nisa c\ncaches 0 0 0\nnonsense\n", "line 7: 'nonsense'"),
     ("\x00" * 100 + "\n", "control character"), ("x" * 5000 + "\n", "longer than 500"), ("#\n" * 600000, "larger than 1 MiB"),
 ], ids=lambda value: value[:20].encode("unicode_escape").decode())
 @pytest.mark.parametrize("command", [["info"], ["bench", "decode", "--shape", "1,1,1,1,8,8"], ["check", "--cases", "1"]])

@@ -162,6 +162,12 @@ def test_bench_rows(fastattn, operation, queries, dtype):
     assert row["roof_unit"] == ("TFLOP/s" if operation == "prefill" else "GB/s")
     reached = row["tflops"] if operation == "prefill" else row["gbps"]
     assert row["roof_percent"] == pytest.approx(100 * reached / row["roof"])
+    if operation == "decode":
+        assert "read of the same bytes" in row["roof_name"]
+    elif dtype == "f32":  # terms of bf16 on AMX are held against it as well
+        assert row["roof_name"].endswith("fp32 FMA") or row["kernel"] == "prefill_c"
+    elif dtype == "f16" and row["kernel"].endswith("_amx"):
+        assert row["roof_name"].startswith("a third of AMX bf16")
 
 
 def test_bench_counts_kept_scores_and_bytes(fastattn):
@@ -195,6 +201,12 @@ def test_bench_of_a_family(fastattn):
 def test_bench_text(fastattn, tmp_path):
     done = fastattn("bench", "prefill", "--shape", "1,2,2,40,40,32", "--repeats", "1", "--json", tmp_path / "b.json")
     assert done.returncode == 0 and done.stderr == ""
-    head, row = done.stdout.splitlines()[:2]
+    head, row, roof = done.stdout.splitlines()[:3]
     assert "TFLOP/s" in head and "standard" in head and "eager" in head and row.startswith("1,2,2,40,40,32 ")
-    assert json.loads((tmp_path / "b.json").read_text())[0]["op"] == "prefill"
+    written, = json.loads((tmp_path / "b.json").read_text())
+    assert written["op"] == "prefill" and roof.startswith(f"  - roof: {written['roof_name']} (100 % is ")
+
+
+def test_bench_text_names_a_roof_once(fastattn):
+    done = fastattn("bench", "prefill", *["--shape", "1,2,2,40,40,32"] * 3, "--repeats", "1")
+    assert done.stdout.count("  - roof: ") == 1

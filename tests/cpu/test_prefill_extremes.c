@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fastattention/fastattention.h"
+#include "prefill_kernels.h"
 
 enum { ROWS = 80, /* more than a key block of the plain-C kernel */ DIM = 48, COUNT = ROWS * DIM };
 
@@ -171,13 +171,9 @@ static void values_near_the_least(fa_context *context, const char *kernel, tenso
 typedef void (*extreme)(fa_context *context, const char *kernel, tensors *t);
 
 static void every_prefill_kernel(fa_context *context, extreme test, uint32_t needed) {
-  for (int32_t n = 0; n < fa_kernel_count(); n++) {
-    fa_kernel_info info = FA_KERNEL_INFO_INIT;
-    assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
-    if (!info.available || info.is_baseline || strcmp(info.device, "cpu") != 0 ||
-        strcmp(info.operation, "prefill") != 0 || !(info.dtypes & 1u << FA_FLOAT32) ||
-        needed & ~info.features)
-      continue;
+  fa_kernel_info info;
+  for (int32_t n = -1; next_prefill_kernel(&n, &info);) {
+    if (!(info.dtypes & 1u << FA_FLOAT32) || needed & ~info.features) continue;
     tensors *t = ordinary();
     print_message("%s\n", info.name);
     test(context, info.name, t);
@@ -204,6 +200,7 @@ static int close_context(void **state) {
 }
 
 int main(void) {
+  if (lacks_emulated_amx()) return TEST_SKIPPED;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_nan_under_the_causal_mask),
       cmocka_unit_test(test_infinity_under_the_boolean_mask),

@@ -14,6 +14,8 @@
 #include "core/dtype.h"
 #include "core/kernel.h"
 #include "cpu/prefill_exact.h"
+#include "fastattention/fa_tuning.h"
+#include "prefill_kernels.h"
 
 enum { HEADS = 4, ROWS = 300, DIM = 72, MOST_BYTES = HEADS * ROWS * DIM * 4 };
 
@@ -84,14 +86,10 @@ static void attend(int32_t threads, const char *kernel, int causal, int64_t wind
 typedef void (*kernel_test)(const char *kernel, fa_dtype dtype);
 
 static void every_prefill_kernel(kernel_test test) {
-  for (int32_t n = 0; n < fa_kernel_count(); n++) {
-    fa_kernel_info info = FA_KERNEL_INFO_INIT;
-    assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
-    if (!info.available || info.is_baseline || strcmp(info.device, "cpu") != 0 || strcmp(info.operation, "prefill") != 0)
-      continue;
+  fa_kernel_info info;
+  for (int32_t n = -1; next_prefill_kernel(&n, &info);)
     for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++)
       if (info.dtypes >> dtype & 1u) test(info.name, (fa_dtype)dtype);
-  }
 }
 
 static void ordinary_rows(const char *kernel, fa_dtype dtype) {
@@ -133,7 +131,80 @@ static void test_same_bits_on_any_threads(void **state) {
   every_prefill_kernel(bits_of_threads);
 }
 
+/* A ragged batch packs as many heads of K and V at a time as their lengths leave room for: the same bits as each entry alone,
+ * and nothing behind the workspace. Super-blocks of 32 rows are many, so that the plan's own number of heads is small. */
+enum { ENTRIES = 40, KV_HEADS = 3, LONGEST = 400, WIDTH = 40 };
+
+static void run_ragged(fa_context *context, const char *kernel, fa_dtype dtype, const int32_t *starts, int entries,
+                       unsigned char *q, unsigned char *k, unsigned char *v, unsigned char *o) {
+  fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
+  p.dtype = p.kv_dtype = dtype;
+  p.batch = entries;
+  p.heads_q = p.heads_kv = KV_HEADS;
+  p.max_seqlen_q = p.max_seqlen_kv = LONGEST;
+  p.head_dim_qk = p.head_dim_v = WIDTH;
+  p.ragged_q = p.ragged_kv = 1;
+  p.total_seqlen_q = p.total_seqlen_kv = starts[entries];
+  p.causal = 1;
+  const fa_plan_choice choice = {sizeof choice, kernel, 32, 0, 0};
+  fa_plan *plan = NULL;
+  if (fa_plan_create_with(context, &p, &choice, &plan) != FA_OK) fail_msg("%s", fa_last_error());
+  fa_attention_args a = FA_ATTENTION_ARGS_INIT;
+  a.q = (fa_tensor){q, 0, KV_HEADS * WIDTH, WIDTH};
+  a.k = (fa_tensor){k, 0, KV_HEADS * WIDTH, WIDTH};
+  a.v = (fa_tensor){v, 0, KV_HEADS * WIDTH, WIDTH};
+  a.o = (fa_tensor){o, 0, KV_HEADS * WIDTH, WIDTH};
+  a.cu_seqlens_q = a.cu_seqlens_kv = starts;
+  enum { GUARD = 4096 };
+  const size_t bytes = fa_plan_workspace_bytes(plan);
+  void *workspace = NULL;
+  assert_int_equal(fa_buffer_allocate(context, bytes + GUARD, &workspace), FA_OK);
+  memset(workspace, 0xff, bytes + GUARD);
+  if (fa_attention_run(plan, &a, workspace, bytes, NULL) != FA_OK) fail_msg("%s", fa_last_error());
+  for (int n = 0; n < GUARD; n++) assert_int_equal(((unsigned char *)workspace)[bytes + (size_t)n], 0xff);
+  fa_buffer_free(context, workspace);
+  fa_plan_destroy(plan);
+}
+
+static void ragged_groups(const char *kernel, fa_dtype dtype) {
+  if (!strstr(kernel, "_amx")) return; /* the others pack nothing for all threads */
+  int32_t starts[ENTRIES + 1] = {0};
+  for (int b = 0; b < ENTRIES; b++) /* the longest, none, short ones, and short ones again behind long ones */
+    starts[b + 1] = starts[b] + (b % 13 == 3 ? LONGEST : b % 7 == 2 ? 0 : 1 + b * 37 % 90);
+  const size_t bytes = (size_t)starts[ENTRIES] * KV_HEADS * WIDTH * fa_dtype_size(dtype);
+  unsigned char *memory[5];
+  for (int n = 0; n < 5; n++) {
+    memory[n] = calloc(1, bytes);
+    assert_non_null(memory[n]);
+    if (n < 3) fill(memory[n], starts[ENTRIES] * KV_HEADS * WIDTH, dtype, (uint32_t)n + 7);
+  }
+  /* One value that cannot be split, in one head of a short entry: its flag is that head's alone. */
+  fa_store_float(memory[2], (starts[17] * KV_HEADS + 1) * WIDTH, INFINITY, dtype);
+  for (int32_t threads = 1; threads <= 3; threads += 2) {
+    fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
+    options.threads = threads;
+    fa_context *context = NULL;
+    assert_int_equal(fa_context_create(&options, &context), FA_OK);
+    run_ragged(context, kernel, dtype, starts, ENTRIES, memory[0], memory[1], memory[2], memory[3]);
+    for (int b = 0; b < ENTRIES; b++) {
+      const int32_t alone[2] = {0, starts[b + 1] - starts[b]};
+      const size_t at = (size_t)starts[b] * KV_HEADS * WIDTH * fa_dtype_size(dtype);
+      run_ragged(context, kernel, dtype, alone, 1, memory[0] + at, memory[1] + at, memory[2] + at, memory[4] + at);
+    }
+    assert_true(fa_load_float(memory[3], 0, dtype) != 0.0f);
+    if (memcmp(memory[3], memory[4], bytes) != 0) fail_msg("%s, %s: other bits in a batch", kernel, fa_dtype_name(dtype));
+    fa_context_destroy(context);
+  }
+  for (int n = 0; n < 5; n++) free(memory[n]);
+}
+static void test_ragged_groups(void **state) {
+  (void)state;
+  every_prefill_kernel(ragged_groups);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_ordinary_rows_stay), cmocka_unit_test(test_same_bits_on_any_threads)};
+  if (lacks_emulated_amx()) return TEST_SKIPPED;
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_ordinary_rows_stay), cmocka_unit_test(test_same_bits_on_any_threads),
+                                     cmocka_unit_test(test_ragged_groups)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,8 +35,8 @@ def test_counted(name, output, expected):
 
 
 def report(tmp_path, monkeypatch, *cases):
-    xml = "".join(f'<testcase name="{name}" status="{status}"><system-out>{output}</system-out></testcase>'
-                  for name, status, output in cases)
+    xml = "".join(f'<testcase name="{name}" status="{status}">{"".join(more)}<system-out>{output}</system-out></testcase>'
+                  for name, status, output, *more in cases)
 
     def ctest(command, **_):
         pathlib.Path(command[command.index("--output-junit") + 1]).write_text(f"<testsuite>{xml}</testsuite>")
@@ -57,6 +57,13 @@ def test_death_before_any_report_is_a_failure(tmp_path, monkeypatch):
 
 def test_a_program_without_a_report_that_succeeds_counts_once(tmp_path, monkeypatch):
     assert report(tmp_path, monkeypatch, ("test_c", "run", ""))[:3] == (1, 0, 0)
+
+
+@pytest.mark.parametrize("message, expected", [("SKIP_RETURN_CODE=77", (0, 0, 1)), ("Unable to find executable", (0, 1, 0))])
+@pytest.mark.parametrize("name", ["check_emulated_amx", "test_tile_kernels_emulated"])
+def test_only_a_skip_is_skipped(tmp_path, monkeypatch, name, message, expected):
+    case = (name, "notrun", "skipped: no AVX512-BF16\n", f'<skipped message="{message}"/>')
+    assert report(tmp_path, monkeypatch, case)[:3] == expected
 
 
 @pytest.mark.parametrize("name", ["check", "check_ascend", "mutate_order", "pytest"])
