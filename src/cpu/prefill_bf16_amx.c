@@ -1,7 +1,8 @@
-/* Prefill, bf16 on AMX: o = softmax(scale q k^T) v with causal and window masks, GQA, ragged and paged sequences.
+/* Prefill, bf16 on AMX: o = softmax(rules(scale q k^T)) v with every score rule, sinks, GQA, ragged and paged sequences.
  *
- * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Other score rules (ALiBi,
- * softcap, bias, mask) and types fall to the next kernel of the table.
+ * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Larger heads, quantised caches and
+ * other types fall to the next kernel of the table. Softcap, ALiBi, bias and mask are a pass over a round's scores (rules_amx.h)
+ * that a problem without them does not have.
  *
  * Level one: super_block_amx.h. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers,
  * pipeline_amx.h; at D = 128 a 16 KB P ring, an 8 KB score ring, 8 KB of Q and 16 KB of O are L1's.

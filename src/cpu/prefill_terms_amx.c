@@ -1,5 +1,5 @@
-/* Prefill, fp32 and fp16 on AMX's bf16 products: o = softmax(scale q k^T) v with causal and window masks, sinks, GQA, ragged and
- * paged sequences; other score rules are prefill_split_amx's.
+/* Prefill, fp32 and fp16 on AMX's bf16 products: o = softmax(rules(scale q k^T)) v with every score rule, sinks, GQA, ragged and
+ * paged sequences; heads larger than 256 are prefill_split_amx's.
  *
  * A value is the exact sum of bf16 terms, three for fp32 and two for fp16, multiplied term by term in the pipeline of
  * prefill_bf16_amx: fp32 takes six products of nine (the rest is below 2^-24 of a product), fp16 four for scores and three for

@@ -189,9 +189,12 @@ static bool run_super_block(const amx_job *work, char *memory, char *packed, int
   w.pending = (float *)(memory + at->pending);
   w.discard = w.unstored = (float *)(memory + at->discard);
   w.part = (float *)(memory + at->part);
+  w.seqlen_q = seqlen_q;
   w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
   w.band = fa_band_of(p, seqlen_q, w.seqlen_kv);
-  const double scale = fabs((double)p->scale) * LOG2E;
+  w.has_rules = fa_score_rules_any(p);
+  w.rule_scale = fabsf(p->scale);
+  const double scale = (w.has_rules ? 1.0 : fabs((double)p->scale)) * LOG2E;
   /* From below, so that the rest is positive and a masked score times it is -inf as well, not NaN beside -inf. */
   const float most = (float)scale, below = (double)most < scale ? most : nextafterf(most, 0.0f);
   w.scale = _mm512_set1_ps(p->dtype == FA_FLOAT32 ? below : most);
@@ -207,6 +210,7 @@ static bool run_super_block(const amx_job *work, char *memory, char *packed, int
     char *q = memory + at->q + s * q_bytes;
     subs[s].splits = amx_pack_q(p->dtype, rows, subs[s].row, seqlen_q, p->head_dim_qk, work->shape.qk_steps, p->scale, q);
     if (!subs[s].splits) memset(q, 0, (size_t)q_bytes);
+    if (w.has_rules) subs[s].rules = fa_score_rules_of(plan, work->args, b, subs[s].head);
   }
   memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
   for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
