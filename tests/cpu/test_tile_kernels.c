@@ -53,7 +53,8 @@ static tensors *ordinary(fa_dtype dtype) {
   fill(t->v, ROWS * DIM, dtype, 3);
   /* Row 5 keeps nothing; every row's first 70 keys are masked by numbers. */
   for (int n = 0; n < ROWS * ROWS; n++) {
-    t->bias[n] = n % ROWS >= 70 ? (float)(n % 13) / 6.0f : n % 3 == 0 ? -1e9f : n % 3 == 1 ? -FLT_MAX : -INFINITY;
+    const float masks[] = {-1e9f, -FLT_MAX, -INFINITY, -1e25f * (float)(100 + n % 7)};
+    t->bias[n] = n % ROWS >= 70 ? (float)(n % 13) / 6.0f : masks[n / ROWS % 4];
     t->mask[n] = n / ROWS != 5 && n % 5 != 0;
   }
   for (int n = 0; n < HEADS; n++) t->slopes[n] = 0.5f / (float)(n + 1);
