@@ -56,10 +56,10 @@ FA_AMX_INLINE __m512i fa_amx_load_mask(const fa_score_rules *rules, int64_t row,
   return _mm512_cvtepu16_epi32(_mm256_load_si256((const __m256i *)kept));
 }
 
-/* Raw scores (q . k, times scale positive) of queries [row, row + rows) and keys [key, key + keys), at most 16 and 32, to those
- * of the rules; s: [32 keys][16 queries]. A key that is masked out becomes -INFINITY. */
-FA_AMX_INLINE void fa_amx_apply_rules(const fa_score_rules *rules, float scale, float *s, int64_t row, int64_t rows,
-                                      int64_t key, int64_t keys) {
+/* Scores of queries [row, row + rows) and keys [key, key + keys), at most 16 and 32, from q . k to those of the rules; s: [32 keys]
+ * [16 queries]. scale is positive; key_scales: of quantised keys, or NULL. A key that is masked out becomes -INFINITY. */
+FA_AMX_INLINE void fa_amx_apply_rules(const fa_score_rules *rules, float scale, const float *key_scales, float *s,
+                                      int64_t row, int64_t rows, int64_t key, int64_t keys) {
   const __m512 nothing = _mm512_set1_ps(-INFINITY), least = _mm512_set1_ps(FA_AMX_LEAST_SCORE);
   const __m512 factor = _mm512_set1_ps(scale), slope = _mm512_set1_ps(rules->slope), cap = _mm512_set1_ps(rules->softcap);
   const __m512 twice = _mm512_set1_ps((float)(2.0 * 1.44269504088896340736 * (double)scale / (double)rules->softcap));
@@ -72,6 +72,7 @@ FA_AMX_INLINE void fa_amx_apply_rules(const fa_score_rules *rules, float scale, 
     __m512i distance = _mm512_add_epi32(lanes, _mm512_set1_epi32((int32_t)(row + rules->diagonal - first)));
     for (int i = 0; i < 16; ++i, s += 16) {
       __m512 x = _mm512_load_ps(s);
+      if (key_scales) x = _mm512_mul_ps(x, _mm512_set1_ps(key_scales[tile * 16 + i]));
       x = rules->softcap > 0.0f ? fa_amx_softcap(x, twice, cap) : _mm512_mul_ps(x, factor);
       if (rules->slope != 0.0f) x = _mm512_fnmadd_ps(slope, _mm512_abs_ps(_mm512_cvtepi32_ps(distance)), x);
       distance = _mm512_sub_epi32(distance, _mm512_set1_epi32(1));

@@ -48,7 +48,7 @@ typedef struct fa_amx_pipeline {
   char *p[2];        /* ring of two key blocks: [chunks][terms][2 query tiles] B tiles */
   const char *q;     /* [subs][qk_steps][terms][2 query tiles] B tiles */
   const char *kv;    /* a key block: K [chunks][qk_steps][terms][2 key tiles], V [units][chunks][terms][2 d tiles]: A tiles of K
-                        and V^T */
+                        and V^T; then, if there are any, scales of K [keys] */
   float *o;          /* [subs][units][2 query tiles][2 d tiles][16 x 16] */
   float *reference;  /* [subs][32], log2 */
   float *limit;      /* [subs][32], of the sum of 32 P before the reference must be looked at; below 0: no key yet */
@@ -66,7 +66,8 @@ typedef struct fa_amx_pipeline {
   int64_t seqlen_q, seqlen_kv;
   fa_band band;
   const fa_amx_sub *subs;
-  int has_rules;     /* softcap, ALiBi, bias or mask */
+  int has_rules;     /* softcap, ALiBi, bias, mask or key scales */
+  int64_t key_scales; /* bytes before the scales of K in a key block; 0: none */
   float rule_scale;  /* scale, positive: the rules apply it, and the softmax's is 1 then */
   __m512 scale;      /* the softmax's scale * log2(e), positive, to fp32 */
   __m512 scale_rest; /* and what that leaves out */
@@ -250,11 +251,12 @@ static __attribute__((noinline)) void fa_amx_mask(const fa_amx_pipeline *w, floa
 static __attribute__((noinline)) void fa_amx_rules(const fa_amx_pipeline *w, const fa_amx_block *block, int first_chunk,
                                                    int chunks) {
   const fa_amx_sub *sub = &w->subs[block->sub];
+  const float *key_scales = w->key_scales ? (const float *)(const void *)(w->kv + block->packed + w->key_scales) : NULL;
   float *scores = w->scores[1];
   for (int n = 0; n < 2 * chunks; ++n, scores += 2 * FA_TILE_FLOATS) {
-    const int64_t key = block->key + (first_chunk + n / 2) * FA_CHUNK_KEYS, row = sub->row + n % 2 * 16;
-    fa_amx_apply_rules(&sub->rules, w->rule_scale, scores, row, fa_min(16, w->seqlen_q - row), key,
-                       fa_min(FA_CHUNK_KEYS, w->seqlen_kv - key));
+    const int64_t before = (first_chunk + n / 2) * FA_CHUNK_KEYS, key = block->key + before, row = sub->row + n % 2 * 16;
+    fa_amx_apply_rules(&sub->rules, w->rule_scale, key_scales ? key_scales + before : NULL, scores, row,
+                       fa_min(16, w->seqlen_q - row), key, fa_min(FA_CHUNK_KEYS, w->seqlen_kv - key));
   }
 }
 

@@ -32,7 +32,7 @@ void __wrap_fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *
 
 typedef struct tensors {
   unsigned char q[MOST_BYTES], k[MOST_BYTES / HEADS], v[MOST_BYTES / HEADS], o[MOST_BYTES];
-  float bias[ROWS * ROWS], slopes[HEADS];
+  float bias[ROWS * ROWS], slopes[HEADS], scales[ROWS];
   uint8_t mask[ROWS * ROWS];
   fa_dtype dtype;
 } tensors;
@@ -57,6 +57,7 @@ static tensors *ordinary(fa_dtype dtype) {
     t->bias[n] = n % ROWS >= 70 ? (float)(n % 13) / 6.0f : masks[n / ROWS % 4];
     t->mask[n] = n / ROWS != 5 && n % 5 != 0;
   }
+  for (int n = 0; n < ROWS; n++) t->scales[n] = 0.002f * (float)(n % 7);
   for (int n = 0; n < HEADS; n++) t->slopes[n] = 0.5f / (float)(n + 1);
   return t;
 }
@@ -73,6 +74,7 @@ static void attend(int32_t threads, const char *kernel, int causal, int64_t wind
   p.head_dim_qk = p.head_dim_v = DIM;
   p.causal = causal;
   p.window_left = window;
+  if (rules & FA_FEATURE_KVQUANT) p.kv_dtype = FA_INT8; /* any bytes are numbers */
   p.has_alibi = (rules & FA_FEATURE_ALIBI) != 0;
   p.has_bias = (rules & FA_FEATURE_BIAS) != 0;
   p.has_mask = (rules & FA_FEATURE_MASK) != 0;
@@ -85,6 +87,7 @@ static void attend(int32_t threads, const char *kernel, int causal, int64_t wind
   a.o = (fa_tensor){t->o, HEADS * ROWS * DIM, DIM, ROWS * DIM};
   a.k = (fa_tensor){t->k, ROWS * DIM, DIM, ROWS * DIM};
   a.v = (fa_tensor){t->v, ROWS * DIM, DIM, ROWS * DIM};
+  a.k_scale = a.v_scale = (fa_tensor){t->scales, ROWS, 1, 0};
   a.bias = (fa_tensor){t->bias, 0, ROWS, 0};
   a.mask = (fa_tensor){t->mask, 0, ROWS, 0};
   a.alibi_slopes = t->slopes;
@@ -113,7 +116,7 @@ static void every_prefill_kernel(kernel_test test) {
 
 static void ordinary_rows(const char *kernel, fa_dtype dtype, uint32_t features) {
   static const uint32_t rules[] = {0, FA_FEATURE_ALIBI, FA_FEATURE_SOFTCAP, FA_FEATURE_BIAS, FA_FEATURE_MASK,
-                                   FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP | FA_FEATURE_MASK};
+                                   FA_FEATURE_KVQUANT, FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP | FA_FEATURE_MASK};
   tensors *t = ordinary(dtype);
   for (size_t n = 0; n < sizeof rules / sizeof *rules; n++)
     for (int causal = 0; causal < 2; causal++)
