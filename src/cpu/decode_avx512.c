@@ -22,19 +22,6 @@
 
 /* ------------------------------------------------- 32 elements as two vectors */
 
-INLINE __m512 from_int8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
-
-/* E4M3 as fp16 is 2^-8 too small, its subnormals included; all ones is NaN. */
-INLINE __m512 from_fp8(__m128i bytes) {
-  const __m256i wide = _mm256_cvtepu8_epi16(bytes);
-  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
-  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
-  const __mmask16 is_nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
-  const __m256i half = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign);
-  const __m512 value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
-  return _mm512_mask_mov_ps(value, is_nan, _mm512_set1_ps(NAN));
-}
-
 INLINE void split_bf16(__m512i both, __m512 *a, __m512 *b) {
   *a = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
   *b = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int32_t)0xffff0000)));
@@ -61,8 +48,8 @@ INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype dtyp
       const __m256i bytes =
           whole ? _mm256_loadu_si256((const void *)from) : _mm256_maskz_loadu_epi8(keep, from);
       const __m128i first = _mm256_castsi256_si128(bytes), second = _mm256_extracti128_si256(bytes, 1);
-      *a = dtype == FA_INT8 ? from_int8(first) : from_fp8(first);
-      *b = dtype == FA_INT8 ? from_int8(second) : from_fp8(second);
+      *a = dtype == FA_INT8 ? vec_from_int8(first) : vec_from_fp8(first);
+      *b = dtype == FA_INT8 ? vec_from_int8(second) : vec_from_fp8(second);
       break;
     }
   }

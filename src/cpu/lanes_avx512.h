@@ -68,6 +68,19 @@ FA_INLINE void vec_store_row(char *to, fa_dtype dtype, int64_t n, vec x) {
   }
 }
 
+FA_INLINE vec vec_from_int8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
+
+/* E4M3 as fp16 is 2^-8 too small, its subnormals included; all ones is NaN. */
+FA_INLINE vec vec_from_fp8(__m128i bytes) {
+  const __m256i wide = _mm256_cvtepu8_epi16(bytes);
+  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+  const __mmask16 is_nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
+  const __m256i half = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign);
+  const __m512 value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+  return _mm512_mask_mov_ps(value, is_nan, _mm512_set1_ps(NAN));
+}
+
 /* Rows become columns. */
 FA_INLINE void vec_transpose(vec r[VEC]) {
   vec t[VEC];

@@ -1,12 +1,13 @@
 /* Shape, level-one tiles and workspace of prefill_bf16_amx.c and prefill_terms_amx.c (super_block_amx.h).
  *
  * Workspace: packed K and V of the KV heads in work (to 64 MB, or one head); a thread: Q's terms, O in fp32, rings of P and
- * scores. The fp32 tiles' own, with several terms. */
+ * scores, a key block's rows where K and V are quantised. The fp32 tiles' own, with several terms. */
 #ifndef FA_CPU_LAYOUT_AMX_H
 #define FA_CPU_LAYOUT_AMX_H
 
 #include "cpu/pipeline_amx.h"
 #include "cpu/prefill_exact.h"
+#include "cpu/quantised_amx.h"
 
 #define ALIGN 64
 enum { AMX_MOST_ROWS = 8192, AMX_MOST_KEYS = 8192 }; /* what a tuning file may ask for */
@@ -52,7 +53,8 @@ typedef struct amx_packing {
 #define MOST_PACKED_BYTES (1 << 26) /* unless one head alone takes more */
 
 typedef struct amx_layout {
-  size_t kv, q, o, scores, p, reference, limit, sum, exact_sum, pending, discard, part, subs, blocks, exact, vector, bytes;
+  size_t kv, q, o, scores, p, reference, limit, sum, exact_sum, pending, discard, part, subs, blocks, rows, exact, vector,
+      bytes;
 } amx_layout;
 
 static int64_t sub_count(const fa_plan *plan) {
@@ -68,10 +70,16 @@ static size_t amx_flags_bytes(const amx_packing *packed) {
   return (size_t)fa_round_up(packed->heads * (int64_t)sizeof(int32_t), ALIGN);
 }
 
-/* K and V of a key block, packed. */
-static int64_t block_bytes_of(const fa_plan *plan) {
+/* K and V of a key block, packed; behind them, where K is quantised (quantised_amx.h), a scale a key. */
+static int64_t block_tiles_bytes(const fa_plan *plan) {
   const fa_amx_shape shape = shape_of(&plan->problem);
   return plan->tiles.level2_keys / FA_CHUNK_KEYS * (shape.qk_steps + shape.units) * shape.terms * 2 * FA_TILE_BYTES;
+}
+static bool block_has_scales(const fa_plan *plan) {
+  return amx_is_quantised(&plan->problem) && plan->problem.dtype != FA_FLOAT32;
+}
+static int64_t block_bytes_of(const fa_plan *plan) {
+  return block_tiles_bytes(plan) + (block_has_scales(plan) ? plan->tiles.level2_keys * (int64_t)sizeof(float) : 0);
 }
 
 static amx_packing amx_packing_of(const fa_plan *plan) {
@@ -111,6 +119,7 @@ static amx_layout amx_layout_of(const fa_plan *plan) {
   PLACE(q, subs * (size_t)(shape.qk_steps * shape.terms) * 2u * FA_TILE_BYTES);
   PLACE(o, subs * (size_t)shape.units * 4u * FA_TILE_BYTES);
   PLACE(kv, amx_packing_of(plan).heads ? 0 : keys / (size_t)plan->tiles.level2_keys * (size_t)block_bytes_of(plan));
+  PLACE(rows, amx_is_quantised(&plan->problem) ? (size_t)(plan->tiles.level2_keys * amx_row_bytes(&plan->problem)) : 0);
   PLACE(exact, fa_prefill_rows_exact_bytes(plan));
   PLACE(vector, amx_vector_bytes(plan));
 #undef PLACE

@@ -11,7 +11,7 @@
  * with the softmax cut into rows of 2 keys x 16 queries, spread evenly behind the single tile products, so that the
  * tile unit and the vector units work at once: longer runs of vector work fill the scheduler, and the next product
  * does not get in. Scores are a round old when they are read: a load behind the tile store it depends on waits for the
- * store to leave the core.
+ * store to leave the core. A problem with score rules has them applied to these between two rounds, beside no product.
  *
  * fp32 and fp16 come as sums of bf16 terms (split_amx.h), and a product of sums is the sum of the products of terms: all but
  * those below 2^-24 (fp32) of it, and for P V below 2^-16 (fp16). The softmax is softmax_amx.h's. */
@@ -187,7 +187,7 @@ FA_AMX_INLINE void fa_amx_output(fa_amx_pipeline *w, const fa_amx_block *block, 
 FA_AMX_INLINE void fa_amx_iterate_shape(fa_amx_pipeline *w, const fa_amx_block *now, const fa_amx_block *before,
                                         const fa_amx_block *earlier, int qk_steps, int units, int rounds,
                                         int round_chunks, int terms, int wants_lse) {
-  const fa_amx_constants constants = fa_amx_constants_of(w, terms, wants_lse);
+  fa_amx_constants constants = fa_amx_constants_of(w, terms, wants_lse);
   const int chunks = rounds * round_chunks, round_units = units / rounds;
   const int score_products = 4 * fa_amx_score_terms(terms) * round_chunks * qk_steps;
   const int unit_products = 4 * fa_amx_output_terms(terms) * chunks;
@@ -200,8 +200,12 @@ FA_AMX_INLINE void fa_amx_iterate_shape(fa_amx_pipeline *w, const fa_amx_block *
                               .rows = 32 * round_chunks,
                               .products = score_products + round_units * unit_products,
                               .terms = terms,
-                              .wants_lse = wants_lse,
-                              .constants = constants};
+                              .wants_lse = wants_lse};
+    if (__builtin_expect(w->has_rules, 0)) {
+      if (softmax.block) fa_amx_rules(w, softmax.block, softmax.first_chunk, round_chunks);
+      constants = fa_amx_constants_of(w, terms, wants_lse); /* anew: kept over the call, they would live in memory everywhere */
+    }
+    softmax.constants = constants;
     fa_amx_scores(w, now, chunk, &softmax, qk_steps, round_chunks, terms);
 #pragma GCC unroll 4
     for (int i = 0; i < round_units; ++i)

@@ -1,7 +1,8 @@
-/* Prefill, bf16 on AMX: o = softmax(scale q k^T) v with causal and window masks, GQA, ragged and paged sequences.
+/* Prefill, bf16 on AMX: o = softmax(rules(scale q k^T)) v with every score rule, sinks, GQA, ragged and paged sequences.
  *
- * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Other score rules (ALiBi,
- * softcap, bias, mask) and types fall to the next kernel of the table.
+ * Shapes: head sizes to 256 (padded to 32 in the packed operands), D_v free, any strides. Larger heads and other types fall to
+ * the next kernel of the table. Softcap, ALiBi, bias, mask and the scales of quantised keys are a pass over a round's scores
+ * (rules_amx.h) that a problem without them does not have; quantised_amx.h says what a quantised cache is multiplied as.
  *
  * Level one: super_block_amx.h. Level two: 32 queries x 128 keys (D = 128) through the eight tile registers,
  * pipeline_amx.h; at D = 128 a 16 KB P ring, an 8 KB score ring, 8 KB of Q and 16 KB of O are L1's.
@@ -60,16 +61,16 @@ static bool amx_pack_q(fa_dtype dtype, fa_cpu_rows rows, int64_t row, int64_t se
   return true;
 }
 
-static bool amx_pack_k(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
-                       int steps, char *k) {
-  (void)dtype;
+static bool amx_pack_k(fa_dtype dtype, int terms, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded,
+                       int64_t dim, int steps, char *k) {
+  (void)dtype, (void)terms;
   fa_amx_pack_k(tokens, key, count, padded, dim, steps, k);
   return true;
 }
 
-static bool amx_pack_v(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
-                       int units, char *v) {
-  (void)dtype;
+static bool amx_pack_v(fa_dtype dtype, int terms, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded,
+                       int64_t dim, int units, char *v) {
+  (void)dtype, (void)terms;
   fa_amx_pack_v(tokens, key, count, padded, dim, units, v);
   return true;
 }

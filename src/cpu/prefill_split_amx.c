@@ -1,5 +1,5 @@
-/* Prefill attention of fp32, fp16 and bf16 on AMX's bf16 products with every score rule and head size: what prefill_bf16_amx and
- * prefill_terms_amx leave out. Every value is split exactly into bf16 terms: see split_amx.h.
+/* Prefill attention of fp32, fp16 and bf16 on AMX's bf16 products with every head size: larger ones than prefill_bf16_amx and
+ * prefill_terms_amx take. Every value is split exactly into bf16 terms: see split_amx.h.
  *
  *   s = rules(scale * q k^T),  p = exp(s - m),  l = sum p,  o = sum p v / l,  lse = m + ln l
  *

@@ -1,5 +1,5 @@
-/* Prefill, fp32 and fp16 on AMX's bf16 products: o = softmax(scale q k^T) v with causal and window masks, sinks, GQA, ragged and
- * paged sequences; other score rules are prefill_split_amx's.
+/* Prefill, fp32 and fp16 on AMX's bf16 products: o = softmax(rules(scale q k^T)) v with every score rule, sinks, GQA, ragged and
+ * paged sequences, quantised caches; heads larger than 256 are prefill_split_amx's.
  *
  * A value is the exact sum of bf16 terms, three for fp32 and two for fp16, multiplied term by term in the pipeline of
  * prefill_bf16_amx: fp32 takes six products of nine (the rest is below 2^-24 of a product), fp16 four for scores and three for
@@ -69,15 +69,17 @@ static bool amx_pack_q(fa_dtype dtype, fa_cpu_rows rows, int64_t row, int64_t se
   return amx_pack_q_terms(FA_FLOAT32, 3, rows, row, seqlen_q, dim, steps, scale, q);
 }
 
-static bool amx_pack_k(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
-                       int steps, char *k) {
+static bool amx_pack_k(fa_dtype dtype, int terms, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded,
+                       int64_t dim, int steps, char *k) {
   if (dtype == FA_FLOAT16) return amx_pack_k_terms(FA_FLOAT16, 2, tokens, key, count, padded, dim, steps, k);
+  if (terms == 2) return amx_pack_k_terms(FA_FLOAT32, 2, tokens, key, count, padded, dim, steps, k);
   return amx_pack_k_terms(FA_FLOAT32, 3, tokens, key, count, padded, dim, steps, k);
 }
 
-static bool amx_pack_v(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
-                       int units, char *v) {
+static bool amx_pack_v(fa_dtype dtype, int terms, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded,
+                       int64_t dim, int units, char *v) {
   if (dtype == FA_FLOAT16) return amx_pack_v_terms(FA_FLOAT16, 2, tokens, key, count, padded, dim, units, v);
+  if (terms == 2) return amx_pack_v_terms(FA_FLOAT32, 2, tokens, key, count, padded, dim, units, v);
   return amx_pack_v_terms(FA_FLOAT32, 3, tokens, key, count, padded, dim, units, v);
 }
 

@@ -24,6 +24,10 @@ typedef struct fa_score_rules {
   int64_t seqlen_kv;
 } fa_score_rules;
 
+static inline int32_t fa_score_rules_any(const fa_attention_problem *p) {
+  return p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
+}
+
 static inline fa_score_rules fa_score_rules_of(const fa_plan *plan, const fa_attention_args *args, int64_t b,
                                                int64_t h) {
   const fa_attention_problem *p = &plan->problem;
@@ -45,7 +49,7 @@ static inline fa_score_rules fa_score_rules_of(const fa_plan *plan, const fa_att
     rules.mask = (const uint8_t *)args->mask.data + b * args->mask.stride_batch + h * args->mask.stride_head;
     rules.mask_stride = args->mask.stride_seq;
   }
-  rules.any = p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask;
+  rules.any = fa_score_rules_any(p);
   return rules;
 }
 

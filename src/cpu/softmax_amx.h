@@ -2,7 +2,9 @@
  *
  * Softmax reference: an integer power of two per query, raised to the maximum only when 32 P sum to more than 2^10. Raising
  * is exact (powers of two), lifts the reference by 2^5 or more and so happens a few times a row at most, and P, sums and O
- * carry it: O through `pending`, applied before its next use. */
+ * carry it: O through `pending`, applied before its next use.
+ *
+ * Score rules (rules_amx.h) are applied to a round's scores before any of its rows. */
 #ifndef FA_CPU_SOFTMAX_AMX_H
 #define FA_CPU_SOFTMAX_AMX_H
 
@@ -10,6 +12,7 @@
 #include <stdbool.h>
 
 #include "cpu/cpu.h"
+#include "cpu/rules_amx.h"
 #include "cpu/tiles_amx.h"
 
 #define FA_SUB_ROWS 32
@@ -29,6 +32,7 @@ typedef struct fa_amx_sub {
   int64_t row;  /* first query */
   int64_t head; /* query head */
   bool splits;  /* every value of Q into terms; otherwise Q's tiles are zeros and the rows are done elsewhere */
+  fa_score_rules rules; /* of the head; set where a problem has any */
 } fa_amx_sub;
 
 /* A key block for one sub-block, in the order they are worked on. */
@@ -44,7 +48,7 @@ typedef struct fa_amx_pipeline {
   char *p[2];        /* ring of two key blocks: [chunks][terms][2 query tiles] B tiles */
   const char *q;     /* [subs][qk_steps][terms][2 query tiles] B tiles */
   const char *kv;    /* a key block: K [chunks][qk_steps][terms][2 key tiles], V [units][chunks][terms][2 d tiles]: A tiles of K
-                        and V^T */
+                        and V^T; then, if there are any, scales of K [keys] */
   float *o;          /* [subs][units][2 query tiles][2 d tiles][16 x 16] */
   float *reference;  /* [subs][32], log2 */
   float *limit;      /* [subs][32], of the sum of 32 P before the reference must be looked at; below 0: no key yet */
@@ -59,10 +63,13 @@ typedef struct fa_amx_pipeline {
   const char *ahead;     /* packed K and V that L2 will want next, asked for a few lines at each phase */
   int64_t ahead_lines;   /* of it, still to ask for */
   int64_t phase_lines;   /* at each phase */
-  int64_t seqlen_kv;
+  int64_t seqlen_q, seqlen_kv;
   fa_band band;
   const fa_amx_sub *subs;
-  __m512 scale;      /* scale * log2(e), positive, to fp32 */
+  int has_rules;     /* softcap, ALiBi, bias, mask or key scales */
+  int64_t key_scales; /* bytes before the scales of K in a key block; 0: none */
+  float rule_scale;  /* scale, positive: the rules apply it, and the softmax's is 1 then */
+  __m512 scale;      /* the softmax's scale * log2(e), positive, to fp32 */
   __m512 scale_rest; /* and what that leaves out */
 } fa_amx_pipeline;
 
@@ -237,6 +244,19 @@ static __attribute__((noinline)) void fa_amx_mask(const fa_amx_pipeline *w, floa
                                                         _mm512_cmple_epi32_mask(lanes, _mm512_set1_epi32(to + i))
                                                   : 0;
     _mm512_store_ps(scores + i * 16, _mm512_mask_mov_ps(nothing, keep, _mm512_load_ps(scores + i * 16)));
+  }
+}
+
+/* The score rules on a round's scores, chunks [first_chunk, first_chunk + chunks) of `block`. */
+static __attribute__((noinline)) void fa_amx_rules(const fa_amx_pipeline *w, const fa_amx_block *block, int first_chunk,
+                                                   int chunks) {
+  const fa_amx_sub *sub = &w->subs[block->sub];
+  const float *key_scales = w->key_scales ? (const float *)(const void *)(w->kv + block->packed + w->key_scales) : NULL;
+  float *scores = w->scores[1];
+  for (int n = 0; n < 2 * chunks; ++n, scores += 2 * FA_TILE_FLOATS) {
+    const int64_t before = (first_chunk + n / 2) * FA_CHUNK_KEYS, key = block->key + before, row = sub->row + n % 2 * 16;
+    fa_amx_apply_rules(&sub->rules, w->rule_scale, key_scales ? key_scales + before : NULL, scores, row,
+                       fa_min(16, w->seqlen_q - row), key, fa_min(FA_CHUNK_KEYS, w->seqlen_kv - key));
   }
 }
 

@@ -23,10 +23,10 @@ typedef struct amx_job amx_job;
 /* Tiles as pack_bf16_amx.h's, a value's terms side by side. False when a value cannot be split into terms. */
 static bool amx_pack_q(fa_dtype dtype, fa_cpu_rows rows, int64_t row, int64_t seqlen_q, int64_t dim, int steps, float scale,
                        char *q);
-static bool amx_pack_k(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
-                       int steps, char *k);
-static bool amx_pack_v(fa_dtype dtype, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded, int64_t dim,
-                       int units, char *v);
+static bool amx_pack_k(fa_dtype dtype, int terms, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded,
+                       int64_t dim, int steps, char *k);
+static bool amx_pack_v(fa_dtype dtype, int terms, const fa_cpu_tokens *tokens, int64_t key, int64_t count, int64_t padded,
+                       int64_t dim, int units, char *v);
 /* Queries [row, row + rows) of a query head without tiles, in memory of a thread: some value of Q, K or V cannot be split. */
 static void amx_run_vector(const amx_job *work, char *memory, int64_t b, int64_t head, int64_t row, int64_t rows);
 
@@ -136,19 +136,31 @@ static int64_t list_blocks(const fa_plan *plan, const fa_amx_pipeline *w, int64_
 }
 
 /* Keys [key, key + keys) of a KV head, key a multiple of the key block, to the tiles of their key blocks. False when a
- * value cannot be split. */
-static bool amx_pack_keys(const amx_job *work, int64_t b, int64_t kv_head, int64_t key, int64_t keys, char *tiles) {
-  const fa_attention_problem *p = &work->plan->problem;
-  const size_t size = fa_dtype_size(p->dtype);
-  const fa_cpu_tokens k = fa_cpu_tokens_of(work->plan, work->args, &work->args->k, size, b, kv_head);
-  const fa_cpu_tokens v = fa_cpu_tokens_of(work->plan, work->args, &work->args->v, size, b, kv_head);
-  const int64_t block_keys = work->plan->tiles.level2_keys;
-  const int64_t k_bytes = block_keys / FA_CHUNK_KEYS * work->shape.qk_steps * work->shape.terms * 2 * FA_TILE_BYTES;
+ * value cannot be split. memory: of the thread. */
+static bool amx_pack_keys(const amx_job *work, char *memory, int64_t b, int64_t kv_head, int64_t key, int64_t keys,
+                          char *tiles) {
+  const fa_plan *plan = work->plan;
+  const fa_attention_args *args = work->args;
+  const fa_attention_problem *p = &plan->problem;
+  const fa_amx_shape shape = work->shape;
+  const bool is_quantised = amx_is_quantised(p);
+  const fa_dtype dtype = is_quantised ? amx_row_dtype(p) : p->dtype;
+  fa_cpu_tokens k = fa_cpu_tokens_of(plan, args, &args->k, fa_dtype_size(p->kv_dtype), b, kv_head);
+  fa_cpu_tokens v = fa_cpu_tokens_of(plan, args, &args->v, fa_dtype_size(p->kv_dtype), b, kv_head);
+  const int64_t block_keys = plan->tiles.level2_keys;
+  const int64_t k_bytes = block_keys / FA_CHUNK_KEYS * shape.qk_steps * shape.terms * 2 * FA_TILE_BYTES;
+  char *rows = memory + work->layout.rows;
   bool fits = true;
-  for (int64_t at = 0; at < keys; at += block_keys, tiles += block_bytes_of(work->plan)) {
-    const int64_t count = fa_min(block_keys, keys - at);
-    fits &= amx_pack_k(p->dtype, &k, key + at, count, block_keys, p->head_dim_qk, work->shape.qk_steps, tiles);
-    fits &= amx_pack_v(p->dtype, &v, key + at, count, block_keys, p->head_dim_v, work->shape.units, tiles + k_bytes);
+  for (int64_t at = 0; at < keys; at += block_keys, tiles += block_bytes_of(plan)) {
+    const int64_t count = fa_min(block_keys, keys - at), first = is_quantised ? 0 : key + at;
+    float *key_scales = block_has_scales(plan) ? (float *)(void *)(tiles + block_tiles_bytes(plan)) : NULL;
+    if (is_quantised)
+      k = amx_dequantise_tokens(plan, args, &args->k, &args->k_scale, b, kv_head, p->head_dim_qk, key + at, count, rows,
+                                key_scales);
+    fits &= amx_pack_k(dtype, shape.terms, &k, first, count, block_keys, p->head_dim_qk, shape.qk_steps, tiles);
+    if (is_quantised)
+      v = amx_dequantise_tokens(plan, args, &args->v, &args->v_scale, b, kv_head, p->head_dim_v, key + at, count, rows, NULL);
+    fits &= amx_pack_v(dtype, shape.terms, &v, first, count, block_keys, p->head_dim_v, shape.units, tiles + k_bytes);
   }
   return fits;
 }
@@ -189,9 +201,13 @@ static bool run_super_block(const amx_job *work, char *memory, char *packed, int
   w.pending = (float *)(memory + at->pending);
   w.discard = w.unstored = (float *)(memory + at->discard);
   w.part = (float *)(memory + at->part);
+  w.seqlen_q = seqlen_q;
   w.seqlen_kv = fa_cpu_seqlen_kv(plan, work->args, b);
   w.band = fa_band_of(p, seqlen_q, w.seqlen_kv);
-  const double scale = fabs((double)p->scale) * LOG2E;
+  w.key_scales = block_has_scales(plan) ? block_tiles_bytes(plan) : 0;
+  w.has_rules = fa_score_rules_any(p) || w.key_scales;
+  w.rule_scale = fabsf(p->scale);
+  const double scale = (w.has_rules ? 1.0 : fabs((double)p->scale)) * LOG2E;
   /* From below, so that the rest is positive and a masked score times it is -inf as well, not NaN beside -inf. */
   const float most = (float)scale, below = (double)most < scale ? most : nextafterf(most, 0.0f);
   w.scale = _mm512_set1_ps(p->dtype == FA_FLOAT32 ? below : most);
@@ -207,6 +223,7 @@ static bool run_super_block(const amx_job *work, char *memory, char *packed, int
     char *q = memory + at->q + s * q_bytes;
     subs[s].splits = amx_pack_q(p->dtype, rows, subs[s].row, seqlen_q, p->head_dim_qk, work->shape.qk_steps, p->scale, q);
     if (!subs[s].splits) memset(q, 0, (size_t)q_bytes);
+    if (w.has_rules) subs[s].rules = fa_score_rules_of(plan, work->args, b, subs[s].head);
   }
   memset(w.o, 0, (size_t)(count * work->shape.units * 4 * FA_TILE_BYTES));
   for (int64_t i = 0; i < count * FA_SUB_ROWS; ++i) {
@@ -220,7 +237,7 @@ static bool run_super_block(const amx_job *work, char *memory, char *packed, int
   fa_amx_block *blocks = (fa_amx_block *)(memory + at->blocks);
   for (int64_t key = range.begin / block_keys * block_keys; key < range.end; key += plan->tiles.level1_keys) {
     const int64_t keys = fa_min(plan->tiles.level1_keys, range.end - key);
-    if (!packed && !amx_pack_keys(work, b, kv_head, key, keys, memory + at->kv)) return false;
+    if (!packed && !amx_pack_keys(work, memory, b, kv_head, key, keys, memory + at->kv)) return false;
     const int64_t n = list_blocks(plan, &w, count, seqlen_q, key, keys, packed ? 0 : key, blocks);
     const int64_t next = key + plan->tiles.level1_keys, after = fa_min(next + plan->tiles.level1_keys, range.end);
     if (packed) look_ahead(work, &w, next / block_keys * block_bytes, fa_ceil_div(after, block_keys) * block_bytes, n);
@@ -246,8 +263,8 @@ static char *packed_head(const amx_job *work, int64_t pair) {
 
 /* Packs the heads in work. An item is a run of keys of one of them. */
 static void pack_thread(void *shared, fa_cpu_work *queue, int thread) {
-  (void)thread;
   const amx_job *work = shared;
+  char *memory = work->scratch + (size_t)thread * work->layout.bytes;
   const fa_attention_problem *p = &work->plan->problem;
   const int64_t run = work->plan->tiles.level1_keys, runs = queue->items / work->pairs;
   for (int64_t n = fa_cpu_take(queue); n >= 0; n = fa_cpu_take(queue)) {
@@ -258,7 +275,7 @@ static void pack_thread(void *shared, fa_cpu_work *queue, int thread) {
     if (kept.begin >= key + run || kept.end <= key) continue;
     const int64_t block_keys = work->plan->tiles.level2_keys, begin = fa_max(key, kept.begin / block_keys * block_keys);
     char *tiles = packed_head(work, pair) + begin / block_keys * block_bytes_of(work->plan);
-    if (!amx_pack_keys(work, b, pair % p->heads_kv, begin, fa_min(key + run, kept.end) - begin, tiles))
+    if (!amx_pack_keys(work, memory, b, pair % p->heads_kv, begin, fa_min(key + run, kept.end) - begin, tiles))
       __atomic_store_n(&work->unsplittable[pair - work->first_pair], 1, __ATOMIC_RELAXED);
   }
 }

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,8 @@ void __wrap_fa_prefill_rows_exact(const fa_plan *plan, const fa_attention_args *
 
 typedef struct tensors {
   unsigned char q[MOST_BYTES], k[MOST_BYTES / HEADS], v[MOST_BYTES / HEADS], o[MOST_BYTES];
+  float bias[ROWS * ROWS], slopes[HEADS], scales[ROWS];
+  uint8_t mask[ROWS * ROWS];
   fa_dtype dtype;
 } tensors;
 
@@ -50,10 +53,18 @@ static tensors *ordinary(fa_dtype dtype) {
   fill(t->q, HEADS * ROWS * DIM, dtype, 1);
   fill(t->k, ROWS * DIM, dtype, 2);
   fill(t->v, ROWS * DIM, dtype, 3);
+  /* Row 5 keeps nothing; every row's first 70 keys are masked by numbers. */
+  for (int n = 0; n < ROWS * ROWS; n++) {
+    const float masks[] = {-1e9f, -FLT_MAX, -INFINITY, -1e25f * (float)(100 + n % 7)};
+    t->bias[n] = n % ROWS >= 70 ? (float)(n % 13) / 6.0f : masks[n / ROWS % 4];
+    t->mask[n] = n / ROWS != 5 && n % 5 != 0;
+  }
+  for (int n = 0; n < ROWS; n++) t->scales[n] = 0.002f * (float)(n % 7);
+  for (int n = 0; n < HEADS; n++) t->slopes[n] = 0.5f / (float)(n + 1);
   return t;
 }
 
-static void attend(int32_t threads, const char *kernel, int causal, int64_t window, tensors *t) {
+static void attend(int32_t threads, const char *kernel, int causal, int64_t window, uint32_t rules, tensors *t) {
   fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
   options.threads = threads;
   fa_context *context = NULL;
@@ -65,6 +76,11 @@ static void attend(int32_t threads, const char *kernel, int causal, int64_t wind
   p.head_dim_qk = p.head_dim_v = DIM;
   p.causal = causal;
   p.window_left = window;
+  if (rules & FA_FEATURE_KVQUANT) p.kv_dtype = FA_INT8; /* any bytes are numbers */
+  p.has_alibi = (rules & FA_FEATURE_ALIBI) != 0;
+  p.has_bias = (rules & FA_FEATURE_BIAS) != 0;
+  p.has_mask = (rules & FA_FEATURE_MASK) != 0;
+  p.softcap = rules & FA_FEATURE_SOFTCAP ? 15.0f : 0.0f;
   p.kernel = kernel;
   fa_plan *plan = NULL;
   if (fa_plan_create(context, &p, &plan) != FA_OK) fail_msg("%s", fa_last_error());
@@ -73,6 +89,10 @@ static void attend(int32_t threads, const char *kernel, int causal, int64_t wind
   a.o = (fa_tensor){t->o, HEADS * ROWS * DIM, DIM, ROWS * DIM};
   a.k = (fa_tensor){t->k, ROWS * DIM, DIM, ROWS * DIM};
   a.v = (fa_tensor){t->v, ROWS * DIM, DIM, ROWS * DIM};
+  a.k_scale = a.v_scale = (fa_tensor){t->scales, ROWS, 1, 0};
+  a.bias = (fa_tensor){t->bias, 0, ROWS, 0};
+  a.mask = (fa_tensor){t->mask, 0, ROWS, 0};
+  a.alibi_slopes = t->slopes;
   const size_t bytes = fa_plan_workspace_bytes(plan);
   void *workspace = NULL;
   assert_int_equal(fa_buffer_allocate(context, bytes, &workspace), FA_OK);
@@ -83,25 +103,31 @@ static void attend(int32_t threads, const char *kernel, int causal, int64_t wind
   fa_context_destroy(context);
 }
 
-typedef void (*kernel_test)(const char *kernel, fa_dtype dtype);
+typedef void (*kernel_test)(const char *kernel, fa_dtype dtype, uint32_t features);
 
 static void every_prefill_kernel(kernel_test test) {
   fa_kernel_info info;
   for (int32_t n = -1; next_prefill_kernel(&n, &info);)
     for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++)
-      if (info.dtypes >> dtype & 1u) test(info.name, (fa_dtype)dtype);
+      if (info.dtypes >> dtype & 1u) test(info.name, (fa_dtype)dtype, info.features);
 }
 
-static void ordinary_rows(const char *kernel, fa_dtype dtype) {
+static void ordinary_rows(const char *kernel, fa_dtype dtype, uint32_t features) {
+  static const uint32_t rules[] = {0, FA_FEATURE_ALIBI, FA_FEATURE_SOFTCAP, FA_FEATURE_BIAS, FA_FEATURE_MASK,
+                                   FA_FEATURE_KVQUANT, FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP | FA_FEATURE_MASK};
   tensors *t = ordinary(dtype);
-  for (int causal = 0; causal < 2; causal++)
-    for (int64_t window = -1; window < 50; window += 47) {
-      exact_rows = 0;
-      attend(2, kernel, causal, window, t);
-      if (exact_rows != 0)
-        fail_msg("%s, %s, causal %d, window %lld: %lld rows went the slow way", kernel, fa_dtype_name(dtype), causal,
-                 (long long)window, (long long)exact_rows);
-    }
+  for (size_t n = 0; n < sizeof rules / sizeof *rules; n++)
+    for (int causal = 0; causal < 2; causal++)
+      for (int64_t window = -1; window < 50; window += 47) {
+        if (rules[n] & ~features) continue;
+        /* Rows whose every key has such a bias are not ordinary. */
+        if (rules[n] & FA_FEATURE_BIAS && (causal || window >= 0)) continue;
+        exact_rows = 0;
+        attend(2, kernel, causal, window, rules[n], t);
+        if (exact_rows != 0)
+          fail_msg("%s, %s, rules 0x%x, causal %d, window %lld: %lld rows went the slow way", kernel, fa_dtype_name(dtype),
+                   rules[n], causal, (long long)window, (long long)exact_rows);
+      }
   free(t);
 }
 static void test_ordinary_rows_stay(void **state) {
@@ -110,14 +136,15 @@ static void test_ordinary_rows_stay(void **state) {
 }
 
 /* An infinity in one query, then one in a key behind the window: whatever they make of a row, threads make the same. */
-static void bits_of_threads(const char *kernel, fa_dtype dtype) {
+static void bits_of_threads(const char *kernel, fa_dtype dtype, uint32_t features) {
+  (void)features;
   static unsigned char first[MOST_BYTES];
   tensors *t = ordinary(dtype);
   const size_t bytes = HEADS * ROWS * DIM * fa_dtype_size(dtype);
   for (int where = 0; where < 2; where++) {
     fa_store_float(where ? t->k : t->q, 37 * DIM + 5, INFINITY, dtype);
     for (int32_t threads = 1; threads <= 8; threads++) {
-      attend(threads, kernel, 1, 200, t);
+      attend(threads, kernel, 1, 200, 0, t);
       if (threads == 1) memcpy(first, t->o, bytes);
       else if (memcmp(first, t->o, bytes) != 0)
         fail_msg("%s, %s: other bits on %d threads", kernel, fa_dtype_name(dtype), (int)threads);
@@ -166,7 +193,8 @@ static void run_ragged(fa_context *context, const char *kernel, fa_dtype dtype, 
   fa_plan_destroy(plan);
 }
 
-static void ragged_groups(const char *kernel, fa_dtype dtype) {
+static void ragged_groups(const char *kernel, fa_dtype dtype, uint32_t features) {
+  (void)features;
   if (!strstr(kernel, "_amx")) return; /* the others pack nothing for all threads */
   int32_t starts[ENTRIES + 1] = {0};
   for (int b = 0; b < ENTRIES; b++) /* the longest, none, short ones, and short ones again behind long ones */
