@@ -9,18 +9,8 @@
  * lie in that order in scratch. Masked keys have weight 0 here; the driver does again in plain C what came
  * out not finite. Bound: reading K and V once. Measured on two Sapphire Rapids cores, bf16,
  * 1,32,8,1,262144,128: 88 ms, 12.1 GB/s, 55 to 62 % of a four-stream read (docs/performance.md). */
-#include <immintrin.h>
-
 #include "core/kernel_declarations.h"
-#include "cpu/decode_split.h"
-
-#define INLINE static inline __attribute__((always_inline))
-/* Accumulators live in registers only if every loop over them is unrolled. */
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "cpu/decode_avx512.h"
 
 /* ------------------------------------------------- 32 elements as two vectors */
 
@@ -79,30 +69,9 @@ INLINE void interleave(__m512 *a, __m512 *b) {
   *b = _mm512_permutex2var_ps(even, second, odd);
 }
 
-INLINE __mmask32 keep_of(int64_t elements) {
-  return elements >= 32 ? 0xffffffffu : (__mmask32)((1u << (unsigned)elements) - 1u);
-}
-
 INLINE int64_t size_of(fa_dtype dtype) { return (int64_t)fa_dtype_size(dtype); }
 
 /* ------------------------------------------------------------------ scores */
-
-/* Sums over the lanes of 16 vectors, vector i's in lane i. */
-INLINE __m512 add_across(const __m512 *x) {
-  __m512 pair[8], four[4];
-  UNROLL for (int i = 0; i < 8; ++i) pair[i] =
-      _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
-  UNROLL for (int i = 0; i < 4; ++i) {
-    const __m512d a = _mm512_castps_pd(pair[2 * i]), b = _mm512_castps_pd(pair[2 * i + 1]);
-    four[i] =
-        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-  }
-  const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x88),
-                                   _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
-  const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x88),
-                                    _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
-  return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
-}
 
 /* rows x (16 / rows) scores; acc[r * keys + j]. */
 INLINE void scores_step(__m512 *acc, const float *q, int64_t q_stride, const char *const *k, int64_t offset,
@@ -130,18 +99,7 @@ INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const cha
   for (; d + 32 <= dim; d += 32, offset += 32 * size_of(dtype))
     scores_step(acc, q + d, stride, k, offset, 0, 1, dtype, rows);
   if (d < dim) scores_step(acc, q + d, stride, k, offset, keep_of(dim - d), 0, dtype, rows);
-  const __m512 sums = add_across(acc);
-  if (rows == 1) {
-    _mm512_storeu_ps(tile, sums);
-  } else if (rows == 2) {
-    _mm256_storeu_ps(tile, _mm512_castps512_ps256(sums));
-    _mm256_storeu_ps(tile + FA_DECODE_KEYS, _mm512_extractf32x8_ps(sums, 1));
-  } else {
-    _mm_storeu_ps(tile, _mm512_castps512_ps128(sums));
-    _mm_storeu_ps(tile + FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 1));
-    _mm_storeu_ps(tile + 2 * FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 2));
-    _mm_storeu_ps(tile + 3 * FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 3));
-  }
+  store_scores(tile, add_across(acc), rows);
 }
 
 INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,

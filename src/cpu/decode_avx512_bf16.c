@@ -1,0 +1,202 @@
+/* Decode of a bf16 cache with AVX-512's bf16 dot products (VDPBF16PS, of Zen 4 and 5): pairs of bf16 multiplied and added to
+ * fp32, half the multiplications of decode_avx512 and no conversion.
+ *
+ *   tile[r][j] = q_r . k_j;   o_r += sum_j w_rj v_j
+ *
+ * Level 1: the keys of a part; level 2: chunks of 64 keys (decode_split.c). Registers: 16 sums of scores, rows x keys
+ * (1 x 16, 2 x 8, 4 x 4), of K rows as they lie in memory; 16 vectors of o (4 rows x 4; 2 or 1 x 8). P V takes pairs
+ * of keys: two V rows are interleaved within 128-bit lanes, o lies in scratch in the order which that gives. The
+ * weights are rounded to bf16, as in standard attention, their sum is not. A row of q lies in scratch as bf16.
+ *
+ * The instruction takes subnormals, and products below 2^-126, as 0. In a score that is nothing unless q has subnormals or
+ * is huge: such rows of q become NaN. In o it is nothing beside a V of ordinary size: where the V that meet one
+ * block of sums in a chunk are all below 2^-63, and not all 0, the sums become NaN. What is not finite is done again by
+ * the driver in plain C, so these come out as exact as anything else. Masked keys have weight 0 here.
+ *
+ * Bound: reading K and V once. Measured results: docs/performance.md, "CPU decode". Xeons that have AMX multiply bf16
+ * there: on them this instruction is slower than an fp32 FMA. */
+#include "core/kernel_declarations.h"
+#include "cpu/decode_avx512.h"
+
+#define LARGEST_SCALE 0x1p60f
+enum {
+  LARGEST_OF_Q = (127 + 20) << 7, /* 2^20 times the largest scale: lost products of 2^-126 are below 2^-36 in all */
+  EXPONENT = 0x7f80,              /* of bf16 bits */
+  LEAST_EXPONENT = 64             /* a power of two, so that an OR of exponents tells whether all lie below */
+};
+
+/* ------------------------------------------------------------------ scores */
+
+/* 32 elements, one vector of pairs; the others are not read and are 0. */
+INLINE __m512i load_32(const char *from, __mmask32 keep, int whole) {
+  return whole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16(keep, from);
+}
+
+INLINE __m512 dot(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+
+/* rows x (16 / rows) scores; acc[r * keys + j]. */
+INLINE void scores_step(__m512 *acc, const char *q, int64_t q_stride, const char *const *k, int64_t offset, __mmask32 keep,
+                        int whole, int rows) {
+  const int keys = 16 / rows;
+  __m512i pairs[4];
+  UNROLL for (int r = 0; r < rows; ++r) pairs[r] = _mm512_loadu_si512(q + r * q_stride);
+  UNROLL for (int j = 0; j < keys; ++j) {
+    const __m512i both = load_32(k[j] + offset, keep, whole);
+    UNROLL for (int r = 0; r < rows; ++r) acc[r * keys + j] = dot(acc[r * keys + j], pairs[r], both);
+  }
+}
+
+INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, int rows, int64_t lines) {
+  const int64_t keys = 16 / rows, dim = chunk->dim_qk, stride = chunk->q_stride * (int64_t)sizeof(float);
+  fa_decode_fetch fetch = *chunk->fetch; /* in registers */
+  for (int64_t j = 0; j < chunk->keys; j += keys) {
+    const char *row = (const char *)q;
+    int64_t d = 0, offset = chunk->k_offset;
+    fa_decode_fetch_lines(&fetch, lines * 4 / rows);
+    __m512 acc[16];
+    UNROLL for (int i = 0; i < 16; ++i) acc[i] = _mm512_setzero_ps();
+    for (; d + 32 <= dim; d += 32, offset += 64, row += 64)
+      scores_step(acc, row, stride, chunk->k + j, offset, 0, 1, rows);
+    if (d < dim) scores_step(acc, row, stride, chunk->k + j, offset, keep_of(dim - d), 0, rows);
+    store_scores(tile + j, add_across(acc), rows);
+  }
+  *chunk->fetch = fetch;
+}
+
+static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile) {
+  const int64_t blocks = fa_ceil_div(rows, 4) * (FA_DECODE_KEYS / 4);
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_SCORES, blocks);
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, 4, lines);
+  if (r + 2 <= rows) {
+    scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, 2, lines);
+    r += 2;
+  }
+  if (r < rows) scores_rows(chunk, q + r * chunk->q_stride, tile + r * FA_DECODE_KEYS, 1, lines);
+}
+
+/* ------------------------------------------------------------------ output */
+
+/* A row of weights to bf16, at the row's own beginning: pairs of keys. */
+static void round_weights(float *tile, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r) {
+    float *row = tile + r * FA_DECODE_KEYS;
+    const __m512i first = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + 16), _mm512_loadu_ps(row));
+    const __m512i last = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + 48), _mm512_loadu_ps(row + 32));
+    _mm512_storeu_si512(row, first);
+    _mm512_storeu_si512(row + 16, last);
+  }
+}
+
+/* Whether the bits of all V seen, together, are those of values all so small that some may have been lost. */
+INLINE int is_tiny(__m512i seen) {
+  const __m512i exponent = _mm512_and_si512(seen, _mm512_set1_epi16((int16_t)EXPONENT));
+  return _mm512_cmpge_epu16_mask(exponent, _mm512_set1_epi16(LEAST_EXPONENT << 7)) == 0 &&
+         _mm512_test_epi16_mask(seen, _mm512_set1_epi16(0x7fff)) != 0;
+}
+
+/* o[rows][32 * vectors] += weights v, elements from d on. */
+INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d, __mmask32 keep,
+                             int whole, int rows, int vectors, int64_t lines) {
+  const int64_t offset = chunk->v_offset + 2 * d, stride = chunk->o_stride;
+  __m512 acc[4][8];
+  UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int i = 0; i < 2 * vectors; ++i) acc[r][i] =
+      _mm512_loadu_ps(o + r * stride + d + 16 * i);
+  __m512i seen = _mm512_setzero_si512();
+  fa_decode_fetch fetch = *chunk->fetch; /* in registers */
+  for (int64_t j = 0; j < chunk->keys; j += 2) {
+    const char *even = chunk->v[j] + offset, *odd = chunk->v[j + 1] + offset;
+    if (j % 4 == 0) fa_decode_fetch_lines(&fetch, lines);
+    __m512i w[4];
+    UNROLL for (int r = 0; r < rows; ++r) {
+      int32_t pair;
+      memcpy(&pair, (const char *)(weights + r * FA_DECODE_KEYS) + 2 * j, sizeof pair);
+      w[r] = _mm512_set1_epi32(pair);
+    }
+    UNROLL for (int i = 0; i < vectors; ++i) {
+      const __m512i a = load_32(even + 64 * i, keep, whole), b = load_32(odd + 64 * i, keep, whole);
+      const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);
+      seen = _mm512_ternarylogic_epi64(seen, a, b, 0xfe); /* or */
+      UNROLL for (int r = 0; r < rows; ++r) acc[r][2 * i] = dot(acc[r][2 * i], w[r], low);
+      UNROLL for (int r = 0; r < rows; ++r) acc[r][2 * i + 1] = dot(acc[r][2 * i + 1], w[r], high);
+    }
+  }
+  *chunk->fetch = fetch;
+  if (is_tiny(seen)) acc[0][0] = _mm512_set1_ps(NAN);
+  UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int i = 0; i < 2 * vectors; ++i)
+      _mm512_storeu_ps(o + r * stride + d + 16 * i, acc[r][i]);
+}
+
+INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, int rows, int64_t lines) {
+  const int vectors = rows == 4 ? 2 : 4;
+  const int64_t dim = chunk->dim_v;
+  int64_t d = 0;
+  for (; d + 32 * vectors <= dim; d += 32 * vectors)
+    accumulate_block(chunk, weights, o, d, 0, 1, rows, vectors, lines * vectors);
+  for (; d + 32 <= dim; d += 32) accumulate_block(chunk, weights, o, d, 0, 1, rows, 1, lines);
+  if (d < dim) accumulate_block(chunk, weights, o, d, keep_of(dim - d), 0, rows, 1, lines);
+}
+
+static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {
+  const int64_t blocks = fa_ceil_div(rows, 4) * fa_ceil_div(chunk->dim_v, 32);
+  const int64_t lines =
+      fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_ACCUMULATE, blocks * (FA_DECODE_KEYS / 4));
+  int64_t r = 0;
+  round_weights(tile, rows);
+  for (; r + 4 <= rows; r += 4)
+    accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, 4, lines);
+  if (r + 2 <= rows) {
+    accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, 2, lines);
+    r += 2;
+  }
+  if (r < rows) accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, 1, lines);
+}
+
+/* -------------------------------------------------------- q in, o out, softmax */
+
+static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype) {
+  (void)dtype, (void)kv_dtype;
+  __mmask32 bad = 0;
+  for (int64_t d = 0; d < dim; d += 32) {
+    const __m512i x = load_32(q + 2 * d, keep_of(dim - d), 0), size = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff));
+    bad |= _mm512_cmpgt_epu16_mask(size, _mm512_set1_epi16(LARGEST_OF_Q));
+    bad |= _mm512_cmplt_epu16_mask(_mm512_sub_epi16(size, _mm512_set1_epi16(1)), _mm512_set1_epi16(0x7f)); /* subnormal */
+    _mm512_storeu_si512((char *)to + 2 * d, x);
+  }
+  if (bad) *(uint16_t *)(void *)to = 0x7fc0; /* NaN */
+}
+
+static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
+  (void)kv_dtype;
+  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i last = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+  for (int64_t d = 0; d < dim; d += 32) {
+    const __mmask32 keep = keep_of(dim - d);
+    const __m512 low = _mm512_loadu_ps(o + d), high = _mm512_loadu_ps(o + d + 16);
+    _mm512_mask_storeu_ps(to + d, (__mmask16)keep, _mm512_permutex2var_ps(low, first, high));
+    _mm512_mask_storeu_ps(to + d + 16, (__mmask16)(keep >> 16), _mm512_permutex2var_ps(low, last, high));
+  }
+}
+
+static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
+                  float *tile, fa_part *parts, float *o) {
+  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, 0);
+}
+
+static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
+
+static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o};
+
+fa_status fa_decode_avx512_bf16_prepare(fa_plan *plan) {
+  if (fabsf(plan->problem.scale) > LARGEST_SCALE)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "scale is %g; decode_avx512_bf16 takes at most %g, other kernels any",
+                   (double)plan->problem.scale, (double)LARGEST_SCALE);
+  return fa_decode_prepare(plan);
+}
+
+fa_status fa_decode_avx512_bf16_run(const fa_plan *plan, const fa_attention_args *args, void *workspace,
+                                    fa_stream stream) {
+  (void)stream;
+  return fa_decode_run(plan, args, workspace, &isa);
+}
