@@ -14,10 +14,10 @@
 
 /* ------------------------------------------------- 32 elements as two vectors */
 
-INLINE __m512 from_int8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
+FA_INLINE __m512 from_int8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 
 /* E4M3 as fp16 is 2^-8 too small, its subnormals included; all ones is NaN. */
-INLINE __m512 from_fp8(__m128i bytes) {
+FA_INLINE __m512 from_fp8(__m128i bytes) {
   const __m256i wide = _mm256_cvtepu8_epi16(bytes);
   const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
   const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
@@ -27,13 +27,13 @@ INLINE __m512 from_fp8(__m128i bytes) {
   return _mm512_mask_mov_ps(value, is_nan, _mm512_set1_ps(NAN));
 }
 
-INLINE void split_bf16(__m512i both, __m512 *a, __m512 *b) {
+FA_INLINE void split_bf16(__m512i both, __m512 *a, __m512 *b) {
   *a = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
   *b = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int32_t)0xffff0000)));
 }
 
 /* keep: which of the 32 elements exist; the others are not read and are 0. */
-INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype dtype, __m512 *a, __m512 *b) {
+FA_INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype dtype, __m512 *a, __m512 *b) {
   const __mmask16 low = (__mmask16)keep, high = (__mmask16)(keep >> 16);
   switch (dtype) {
     case FA_FLOAT32:
@@ -61,7 +61,7 @@ INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype dtyp
 }
 
 /* Even and odd elements back into their order. */
-INLINE void interleave(__m512 *a, __m512 *b) {
+FA_INLINE void interleave(__m512 *a, __m512 *b) {
   const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   const __m512 even = *a, odd = *b;
@@ -69,12 +69,12 @@ INLINE void interleave(__m512 *a, __m512 *b) {
   *b = _mm512_permutex2var_ps(even, second, odd);
 }
 
-INLINE int64_t size_of(fa_dtype dtype) { return (int64_t)fa_dtype_size(dtype); }
+FA_INLINE int64_t size_of(fa_dtype dtype) { return (int64_t)fa_dtype_size(dtype); }
 
 /* ------------------------------------------------------------------ scores */
 
 /* rows x (16 / rows) scores; acc[r * keys + j]. */
-INLINE void scores_step(__m512 *acc, const float *q, int64_t q_stride, const char *const *k, int64_t offset,
+FA_INLINE void scores_step(__m512 *acc, const float *q, int64_t q_stride, const char *const *k, int64_t offset,
                         __mmask32 keep, int whole, fa_dtype dtype, int rows) {
   const int keys = 16 / rows;
   __m512 qa[4], qb[4];
@@ -90,7 +90,7 @@ INLINE void scores_step(__m512 *acc, const float *q, int64_t q_stride, const cha
   }
 }
 
-INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const char *const *k, float *tile,
+FA_INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const char *const *k, float *tile,
                          fa_dtype dtype, int rows) {
   const int64_t dim = chunk->dim_qk, stride = chunk->q_stride;
   int64_t offset = chunk->k_offset, d = 0;
@@ -102,7 +102,7 @@ INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const cha
   store_scores(tile, add_across(acc), rows);
 }
 
-INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,
+FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,
                         int64_t lines) {
   const int64_t keys = 16 / rows;
   fa_decode_fetch fetch = *chunk->fetch; /* in registers */
@@ -113,7 +113,7 @@ INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *til
   *chunk->fetch = fetch;
 }
 
-INLINE void scores_of(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile,
+FA_INLINE void scores_of(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile,
                       fa_dtype dtype) {
   const int64_t blocks = fa_ceil_div(rows, 4) * (FA_DECODE_KEYS / 4);
   const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_SCORES, blocks);
@@ -150,7 +150,7 @@ static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, f
 /* ------------------------------------------------------------------ output */
 
 /* o[rows][32 * pairs] += weights v, elements from d on. */
-INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d,
+FA_INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d,
                              __mmask32 keep, int whole, fa_dtype dtype, int rows, int pairs, int64_t lines) {
   const int64_t offset = chunk->v_offset + d * size_of(dtype), stride = chunk->o_stride;
   __m512 acc[4][8];
@@ -174,7 +174,7 @@ INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights,
       _mm512_storeu_ps(o + r * stride + d + 16 * i, acc[r][i]);
 }
 
-INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, fa_dtype dtype,
+FA_INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, fa_dtype dtype,
                             int rows, int64_t lines) {
   const int pairs = rows == 4 ? 2 : 4;
   const int64_t dim = chunk->dim_v;
@@ -185,7 +185,7 @@ INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, 
   if (d < dim) accumulate_block(chunk, weights, o, d, keep_of(dim - d), 0, dtype, rows, 1, lines);
 }
 
-INLINE void accumulate_of(const fa_decode_chunk *chunk, const float *tile, int64_t rows, float *o,
+FA_INLINE void accumulate_of(const fa_decode_chunk *chunk, const float *tile, int64_t rows, float *o,
                           fa_dtype dtype) {
   const int64_t blocks = fa_ceil_div(rows, 4) * fa_ceil_div(chunk->dim_v, 32);
   const int64_t lines =
@@ -221,7 +221,7 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
   }
 }
 
-/* -------------------------------------------------------- q in, o out, softmax */
+/* -------------------------------------------------------- q in, o out */
 
 static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype) {
   for (int64_t d = 0; d < dim; d += 32, to += 32) {
@@ -242,11 +242,6 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
     _mm512_mask_storeu_ps(to + d, (__mmask16)keep, a);
     _mm512_mask_storeu_ps(to + d + 16, (__mmask16)(keep >> 16), b);
   }
-}
-
-static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
-                  float *tile, fa_part *parts, float *o) {
-  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, 0);
 }
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }

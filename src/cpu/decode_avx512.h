@@ -1,12 +1,10 @@
-/* What the decode kernels with AVX-512 share: 16 scores from 16 sums. */
+/* What the decode kernels with AVX-512 share: 16 scores from 16 sums, and the softmax. */
 #ifndef FA_CPU_DECODE_AVX512_H
 #define FA_CPU_DECODE_AVX512_H
 
-#include <immintrin.h>
-
 #include "cpu/decode_split.h"
+#include "cpu/lanes_avx512.h"
 
-#define INLINE static inline __attribute__((always_inline))
 /* Accumulators live in registers only if every loop over them is unrolled. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -15,12 +13,12 @@
 #endif
 
 /* Which of 32 elements exist. */
-INLINE __mmask32 keep_of(int64_t elements) {
+FA_INLINE __mmask32 keep_of(int64_t elements) {
   return elements >= 32 ? 0xffffffffu : (__mmask32)((1u << (unsigned)elements) - 1u);
 }
 
 /* Sums over the lanes of 16 vectors, vector i's in lane i. */
-INLINE __m512 add_across(const __m512 *x) {
+FA_INLINE __m512 add_across(const __m512 *x) {
   __m512 pair[8], four[4];
   UNROLL for (int i = 0; i < 8; ++i) pair[i] =
       _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
@@ -37,7 +35,7 @@ INLINE __m512 add_across(const __m512 *x) {
 }
 
 /* rows x (16 / rows) scores, [row][key], to the tile. */
-INLINE void store_scores(float *tile, __m512 sums, int rows) {
+FA_INLINE void store_scores(float *tile, __m512 sums, int rows) {
   if (rows == 1) {
     _mm512_storeu_ps(tile, sums);
   } else if (rows == 2) {
@@ -48,6 +46,41 @@ INLINE void store_scores(float *tile, __m512 sums, int rows) {
     _mm_storeu_ps(tile + FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 1));
     _mm_storeu_ps(tile + 2 * FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 2));
     _mm_storeu_ps(tile + 3 * FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 3));
+  }
+}
+
+/* ----------------------------------------------------------------- softmax */
+
+/* A row's maximum rises: what it has so far is worth less. */
+static void raise_maximum(fa_part *part, float max, float *o, int64_t stride) {
+  const float down = fa_exp_lane(part->max - max);
+  part->max = max;
+  part->sum *= down;
+  for (int64_t d = 0; d < stride; d += VEC) vec_store(o + d, vec_mul(vec_load(o + d), vec_set(down)));
+}
+
+/* fa_decode_weigh, not exact, a row's 64 scores in four registers. */
+static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows, float *tile,
+                  fa_part *parts, float *o) {
+  enum { VECTORS = FA_DECODE_KEYS / VEC };
+  fa_decode_apply_rules(chunk, rules, queries, rows, tile);
+  const uint64_t some = chunk->keys >= FA_DECODE_KEYS ? ~0ull : (1ull << chunk->keys) - 1u;
+  const vec nothing = vec_set(-INFINITY);
+  const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_WEIGH, rows);
+  for (int64_t r = 0; r < rows; ++r, tile += FA_DECODE_KEYS) {
+    vec x[VECTORS];
+    fa_decode_fetch_lines(chunk->fetch, lines);
+    UNROLL for (int i = 0; i < VECTORS; ++i) x[i] =
+        _mm512_mask_loadu_ps(nothing, (__mmask16)(some >> VEC * i), tile + VEC * i);
+    const float max = vec_top(vec_max(vec_max(x[0], x[1]), vec_max(x[2], x[3])));
+    if (max > parts[r].max) raise_maximum(parts + r, max, o + r * chunk->o_stride, chunk->o_stride);
+    /* Nothing kept so far: any finite reference gives weights of 0, and lets a NaN through. */
+    const vec reference = vec_set(parts[r].max == -INFINITY ? 0.0f : parts[r].max);
+    UNROLL for (int i = 0; i < VECTORS; ++i) {
+      x[i] = vec_exp(vec_sub(x[i], reference));
+      vec_store(tile + VEC * i, x[i]);
+    }
+    parts[r].sum += vec_sum(vec_add(vec_add(x[0], x[1]), vec_add(x[2], x[3])));
   }
 }
 

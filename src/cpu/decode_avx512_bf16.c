@@ -28,14 +28,14 @@ enum {
 /* ------------------------------------------------------------------ scores */
 
 /* 32 elements, one vector of pairs; the others are not read and are 0. */
-INLINE __m512i load_32(const char *from, __mmask32 keep, int whole) {
+FA_INLINE __m512i load_32(const char *from, __mmask32 keep, int whole) {
   return whole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16(keep, from);
 }
 
-INLINE __m512 dot(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+FA_INLINE __m512 dot(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
 /* rows x (16 / rows) scores; acc[r * keys + j]. */
-INLINE void scores_step(__m512 *acc, const char *q, int64_t q_stride, const char *const *k, int64_t offset, __mmask32 keep,
+FA_INLINE void scores_step(__m512 *acc, const char *q, int64_t q_stride, const char *const *k, int64_t offset, __mmask32 keep,
                         int whole, int rows) {
   const int keys = 16 / rows;
   __m512i pairs[4];
@@ -46,7 +46,7 @@ INLINE void scores_step(__m512 *acc, const char *q, int64_t q_stride, const char
   }
 }
 
-INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, int rows, int64_t lines) {
+FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, int rows, int64_t lines) {
   const int64_t keys = 16 / rows, dim = chunk->dim_qk, stride = chunk->q_stride * (int64_t)sizeof(float);
   fa_decode_fetch fetch = *chunk->fetch; /* in registers */
   for (int64_t j = 0; j < chunk->keys; j += keys) {
@@ -90,14 +90,14 @@ static void round_weights(float *tile, int64_t rows) {
 }
 
 /* Whether the bits of all V seen, together, are those of values all so small that some may have been lost. */
-INLINE int is_tiny(__m512i seen) {
+FA_INLINE int is_tiny(__m512i seen) {
   const __m512i exponent = _mm512_and_si512(seen, _mm512_set1_epi16((int16_t)EXPONENT));
   return _mm512_cmpge_epu16_mask(exponent, _mm512_set1_epi16(LEAST_EXPONENT << 7)) == 0 &&
          _mm512_test_epi16_mask(seen, _mm512_set1_epi16(0x7fff)) != 0;
 }
 
 /* o[rows][32 * vectors] += weights v, elements from d on. */
-INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d, __mmask32 keep,
+FA_INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d, __mmask32 keep,
                              int whole, int rows, int vectors, int64_t lines) {
   const int64_t offset = chunk->v_offset + 2 * d, stride = chunk->o_stride;
   __m512 acc[4][8];
@@ -128,7 +128,7 @@ INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights,
       _mm512_storeu_ps(o + r * stride + d + 16 * i, acc[r][i]);
 }
 
-INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, int rows, int64_t lines) {
+FA_INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, int rows, int64_t lines) {
   const int vectors = rows == 4 ? 2 : 4;
   const int64_t dim = chunk->dim_v;
   int64_t d = 0;
@@ -153,7 +153,7 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
   if (r < rows) accumulate_rows(chunk, tile + r * FA_DECODE_KEYS, o + r * chunk->o_stride, 1, lines);
 }
 
-/* -------------------------------------------------------- q in, o out, softmax */
+/* -------------------------------------------------------- q in, o out */
 
 static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype) {
   (void)dtype, (void)kv_dtype;
@@ -177,11 +177,6 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
     _mm512_mask_storeu_ps(to + d, (__mmask16)keep, _mm512_permutex2var_ps(low, first, high));
     _mm512_mask_storeu_ps(to + d + 16, (__mmask16)(keep >> 16), _mm512_permutex2var_ps(low, last, high));
   }
-}
-
-static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries, int64_t rows,
-                  float *tile, fa_part *parts, float *o) {
-  fa_decode_weigh(chunk, rules, queries, rows, tile, parts, o, 0);
 }
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }

@@ -156,10 +156,9 @@ static inline void fa_decode_add(float *restrict sum, const float *restrict o, f
   for (int64_t d = 0; d < dim; ++d) sum[d] += weight * o[d];
 }
 
-/* Scores to weights: scale, rules (one set a query head), masks, then the running maximum and sum of each row
- * in parts; o of a row is rescaled when its maximum rises. */
-static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries,
-                                   int64_t rows, float *tile, fa_part *parts, float *o, int is_exact) {
+/* Products to scores: scale, rules (one set a query head), masks. Columns from `keys` on may hold anything. */
+static inline void fa_decode_apply_rules(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries,
+                                         int64_t rows, float *tile) {
   const int64_t keys = chunk->keys;
   fa_decode_scale_tile(chunk, rows, tile);
   for (int64_t r = 0; r < rows; r += queries, ++rules) {
@@ -168,11 +167,18 @@ static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_
         fa_band_block(rules->band, 0, queries, chunk->key, FA_DECODE_KEYS) != FA_BLOCK_FULL)
       fa_score_band_apply(rules, tile + r * FA_DECODE_KEYS, FA_DECODE_KEYS, 0, queries, chunk->key, keys);
   }
+}
+
+/* Products to weights, then the running maximum and sum of each row in parts; o of a row is rescaled when its
+ * maximum rises. */
+static inline void fa_decode_weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int64_t queries,
+                                   int64_t rows, float *tile, fa_part *parts, float *o, int is_exact) {
+  fa_decode_apply_rules(chunk, rules, queries, rows, tile);
   const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_WEIGH, rows);
   for (int64_t r = 0; r < rows; ++r) {
     float *row = tile + r * FA_DECODE_KEYS;
     fa_decode_fetch_lines(chunk->fetch, lines);
-    for (int64_t j = keys; j < FA_DECODE_KEYS; ++j) row[j] = -INFINITY;
+    for (int64_t j = chunk->keys; j < FA_DECODE_KEYS; ++j) row[j] = -INFINITY;
     const float max = fa_decode_row_max(row);
     if (max > parts[r].max) {
       float down = fa_exp_lane(parts[r].max - max);
