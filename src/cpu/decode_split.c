@@ -37,6 +37,7 @@ typedef struct task {
   fa_part *parts;    /* [batch, splits, heads_q, max_seqlen_q] */
   float *o;          /* [batch, splits, heads_q, max_seqlen_q, o_stride] */
   char *scratch;
+  int to_l2; /* fa_decode_fetch */
 } task;
 
 /* One thread's scratch; sizes from the plan. */
@@ -158,8 +159,7 @@ static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_
     const int64_t run = fa_cpu_token_run(&tokens, key + j, key + keys);
     const float *from = (const float *)(const void *)fa_cpu_token(&tokens, key + j);
     const int64_t stride = tokens.stride / (int64_t)sizeof *from;
-    if (stride == 1) memcpy(to + j, from, (size_t)run * sizeof *from);
-    else for (int64_t n = 0; n < run; ++n) to[j + n] = from[n * stride];
+    for (int64_t n = 0; n < run; ++n) to[j + n] = from[n * stride];
     j += run;
   }
   for (int64_t j = keys; j < FA_DECODE_KEYS; ++j) to[j] = to[keys - 1];
@@ -229,7 +229,7 @@ static void work_part(const task *t, const fa_decode_isa *isa, int64_t b, int64_
       point_at(&k, key + FA_DECODE_KEYS, after, k_next);
       point_at(&v, key + FA_DECODE_KEYS, after, v_next);
     }
-    fa_decode_fetch fetch = {k_next, k_bytes, v_next, v_bytes, after, 0, 0, lines};
+    fa_decode_fetch fetch = {k_next, k_bytes, v_next, v_bytes, after, 0, 0, lines, t->to_l2};
     fa_decode_chunk chunk = {.key = key,
                              .keys = fa_min(keys.end - key, FA_DECODE_KEYS),
                              .k = s->rows + now * FA_DECODE_KEYS,
@@ -372,7 +372,8 @@ fa_status fa_decode_run(const fa_plan *plan, const fa_attention_args *args, void
             .finished = (int32_t *)workspace,
             .parts = (fa_part *)(void *)(base + at.parts),
             .o = (float *)(void *)(base + at.o),
-            .scratch = base + at.scratch};
+            .scratch = base + at.scratch,
+            .to_l2 = (fa_cpu_isa() & FA_CPU_FETCH_TO_L2) != 0};
   int64_t parts = 0, bytes = 0;
   const int64_t size = (int64_t)fa_dtype_size(p->kv_dtype);
   for (int64_t b = 0; b < p->batch; ++b) {

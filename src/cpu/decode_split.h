@@ -30,6 +30,7 @@ typedef struct fa_decode_fetch {
   int64_t count;     /* tokens */
   int64_t row, byte; /* where it stands */
   int64_t lines;     /* to fetch while one head's tile of the chunk is worked on */
+  int to_l2;         /* not to L1 */
 } fa_decode_fetch;
 
 enum { FA_DECODE_FETCH_SCORES = 6, FA_DECODE_FETCH_WEIGH = 2, FA_DECODE_FETCH_ACCUMULATE = 8 };
@@ -50,7 +51,10 @@ static inline void fa_decode_fetch_lines(fa_decode_fetch *fetch, int64_t lines) 
     }
     const char *from = fetch->rows[fetch->row] + fetch->byte;
     const int64_t run = fa_min(lines, (fetch->row_bytes - fetch->byte + 63) / 64);
-    for (int64_t n = 0; n < run; ++n) __builtin_prefetch(from + 64 * n, 0, 3);
+    if (fetch->to_l2)
+      for (int64_t n = 0; n < run; ++n) __builtin_prefetch(from + 64 * n, 0, 2);
+    else
+      for (int64_t n = 0; n < run; ++n) __builtin_prefetch(from + 64 * n, 0, 3);
     lines -= run;
     fetch->byte += 64 * run;
     if (fetch->byte >= fetch->row_bytes) {
