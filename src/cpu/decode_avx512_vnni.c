@@ -26,7 +26,7 @@ enum {
 #define LARGEST_DEVIATION 0x1p-11f
 #define LEAST_WEIGHT 0x1p-100f
 
-/* A row of q in scratch: this, then [pieces][DIGITS][PIECE] bytes, the lowest digit first. */
+/* A row of q in scratch: this, then [pieces][DIGITS][PIECE] bytes, the lowest digit first; an even number of pieces. */
 typedef struct q_head {
   int32_t offset[DIGITS]; /* -128 sum(digits) */
   float step;
@@ -59,16 +59,15 @@ FA_INLINE void load_pieces(const char *const *k, int64_t offset, __mmask64 keep,
   piece[1] = _mm512_xor_si512(_mm512_shuffle_i32x4(a, b, 0xdd), flip);
 }
 
-/* 64 elements (or `pieces` of 16) of 8 / rows groups of 4 keys; acc[(group * rows + r) * digits + digit]. */
+/* 32 elements, pieces `first` (0 or 2) and the next of 64, of 8 / rows groups of 4 keys;
+ * acc[(group * rows + r) * digits + digit]. */
 FA_INLINE void scores_step(__m512i *acc, const char *q, int64_t q_stride, const char *const *k, int64_t offset, __mmask64 keep,
-                           int whole, int64_t pieces, int rows, int digits) {
-  UNROLL for (int g = 0; g < 8 / rows; g += 2) UNROLL for (int first = 0; first < 4; first += 2) {
-    if (!whole && first >= pieces) break;
+                           int whole, int first, int rows, int digits) {
+  UNROLL for (int g = 0; g < 8 / rows; g += 2) {
     __m512i one[2], two[2];
     load_pieces(k + 4 * g, offset, keep, whole, first, one);
     load_pieces(k + 4 * g + 4, offset, keep, whole, first, two);
     UNROLL for (int p = 0; p < 2; ++p) UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int t = 0; t < digits; ++t) {
-      if (!whole && first + p >= pieces) continue;
       const __m512i digit = _mm512_broadcast_i32x4(
           _mm_loadu_si128((const void *)(q + r * q_stride + ((first + p) * DIGITS + DIGITS - digits + t) * PIECE)));
       __m512i *sum = acc + (g * rows + r) * digits + t;
@@ -110,11 +109,14 @@ FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q_rows, fl
     __m512i acc[SETS * 4 * DIGITS];
     UNROLL for (int i = 0; i < SETS * 4; ++i) UNROLL for (int t = 0; t < digits; ++t) acc[i * digits + t] =
         _mm512_setzero_si512();
-    for (; d + 64 <= dim; d += 64, bytes += 4 * DIGITS * PIECE)
-      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, 0, 1, 4, rows, digits);
+    for (; d + 64 <= dim; d += 64, bytes += 4 * DIGITS * PIECE) {
+      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, 0, 1, 0, rows, digits);
+      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, 0, 1, 2, rows, digits);
+    }
     if (d < dim)
-      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, keep_of_bytes(dim - d), 0,
-                  fa_ceil_div(dim - d, PIECE), rows, digits);
+      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, keep_of_bytes(dim - d), 0, 0, rows, digits);
+    if (d + 32 < dim)
+      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, keep_of_bytes(dim - d), 0, 2, rows, digits);
     UNROLL for (int s = 0; s < SETS; ++s) {
       vec digit[DIGITS];
       UNROLL for (int t = 0; t < digits; ++t) {
@@ -135,17 +137,15 @@ FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q_rows, fl
 /* Whether two digits are enough: the error of a score has a standard deviation below LARGEST_DEVIATION. It is
  * that of D roundings of q to a multiple of 256 steps, times K of at most 128 and its scale. */
 FA_INLINE int two_suffice(const fa_decode_chunk *chunk, const float *q, int rows) {
-  float step = 0.0f, k_scale = 0.0f;
+  float step = 0.0f;
   for (int r = 0; r < rows; ++r) {
     const float mine = ((const q_head *)(const void *)(q + r * chunk->q_stride))->step;
-    step = mine <= step ? step : mine; /* NaN stays: it is below nothing */
-    if (mine != mine) return 0;
+    if (mine > step) step = mine;
   }
   vec most = vec_zero();
   for (int j = 0; j < FA_DECODE_KEYS; j += VEC) most = vec_max(most, _mm512_abs_ps(vec_load(chunk->k_scale + j)));
-  k_scale = vec_top(most);
   const float rounding = 256.0f * step * 0.288675f, size = 128.0f * sqrtf((float)chunk->dim_qk);
-  return rounding * size * k_scale * fabsf(chunk->scale) <= LARGEST_DEVIATION;
+  return rounding * size * vec_top(most) * fabsf(chunk->scale) <= LARGEST_DEVIATION;
 }
 
 FA_INLINE void scores_some(const fa_decode_chunk *chunk, const float *q, float *tile, int rows, int digits, int64_t lines) {
@@ -248,10 +248,15 @@ FA_INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weight
   const int64_t dim = chunk->dim_v;
   const int count = rows == 4 ? 2 : 4;
   int64_t d = 0;
-  for (; d + 64 <= dim; d += 64) UNROLL for (int first = 0; first < 4; first += count)
-      accumulate_block(chunk, weights, step, o, d, 0, 1, rows, digits, first, lines * count / 2);
-  if (d < dim) UNROLL for (int first = 0; first < 4; first += count)
-      accumulate_block(chunk, weights, step, o, d, keep_of_bytes(dim - d), 0, rows, digits, first, lines * count / 2);
+  for (; d + 64 <= dim; d += 64) {
+    accumulate_block(chunk, weights, step, o, d, 0, 1, rows, digits, 0, lines * count / 2);
+    if (rows == 4) accumulate_block(chunk, weights, step, o, d, 0, 1, rows, digits, 2, lines);
+  }
+  if (d < dim) {
+    const __mmask64 keep = keep_of_bytes(dim - d);
+    accumulate_block(chunk, weights, step, o, d, keep, 0, rows, digits, 0, lines * count / 2);
+    if (rows == 4) accumulate_block(chunk, weights, step, o, d, keep, 0, rows, digits, 2, lines);
+  }
 }
 
 FA_INLINE void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o, int digits) {
@@ -288,7 +293,7 @@ static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dty
   const vec factor = vec_set(is_bad || bits == 0 ? 0.0f : largest / max);
   q_head head = {.step = is_bad ? NAN : max / largest};
   char *bytes = (char *)to + sizeof head;
-  for (int64_t d = 0; d < dim; d += PIECE) {
+  for (int64_t d = 0; d < fa_round_up(dim, 2 * PIECE); d += PIECE) {
     __m512i n = is_bad ? _mm512_setzero_si512() : _mm512_cvtps_epi32(vec_mul(vec_load(row + d), factor));
     for (int t = 0; t < DIGITS; ++t, bytes += PIECE) {
       const __m512i digit = _mm512_srai_epi32(_mm512_slli_epi32(n, 24), 24);
