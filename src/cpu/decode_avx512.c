@@ -16,15 +16,16 @@
 
 FA_INLINE __m512 from_int8(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 
-/* E4M3 as fp16 is 2^-8 too small, its subnormals included; all ones is NaN. */
-FA_INLINE __m512 from_fp8(__m128i bytes) {
-  const __m256i wide = _mm256_cvtepu8_epi16(bytes);
-  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
-  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
-  const __mmask16 is_nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
-  const __m256i half = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign);
-  const __m512 value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
-  return _mm512_mask_mov_ps(value, is_nan, _mm512_set1_ps(NAN));
+/* E4M3 as fp16 is 1 / FP8_UNIT of its value, its subnormals included: the sums make up for it. All ones is NaN. */
+#define FP8_UNIT 256.0f
+FA_INLINE void from_fp8(__m256i bytes, __m512 *a, __m512 *b) {
+  const __m512i wide = _mm512_cvtepi8_epi16(bytes);
+  const __m512i half = _mm512_and_si512(_mm512_slli_epi16(wide, 7), _mm512_set1_epi16((int16_t)0xbf80));
+  const __mmask32 is_nan =
+      _mm512_cmpeq_epi16_mask(_mm512_or_si512(wide, _mm512_set1_epi16((int16_t)0xff80)), _mm512_set1_epi16(-1));
+  const __m512i both = _mm512_mask_mov_epi16(half, is_nan, _mm512_set1_epi16(0x7e00));
+  *a = _mm512_cvtph_ps(_mm512_castsi512_si256(both));
+  *b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(both, 1));
 }
 
 FA_INLINE void split_bf16(__m512i both, __m512 *a, __m512 *b) {
@@ -52,9 +53,12 @@ FA_INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype d
     default: {
       const __m256i bytes =
           whole ? _mm256_loadu_si256((const void *)from) : _mm256_maskz_loadu_epi8(keep, from);
-      const __m128i first = _mm256_castsi256_si128(bytes), second = _mm256_extracti128_si256(bytes, 1);
-      *a = dtype == FA_INT8 ? from_int8(first) : from_fp8(first);
-      *b = dtype == FA_INT8 ? from_int8(second) : from_fp8(second);
+      if (dtype == FA_INT8) {
+        *a = from_int8(_mm256_castsi256_si128(bytes));
+        *b = from_int8(_mm256_extracti128_si256(bytes, 1));
+      } else {
+        from_fp8(bytes, a, b);
+      }
       break;
     }
   }
@@ -99,7 +103,8 @@ FA_INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const 
   for (; d + 32 <= dim; d += 32, offset += 32 * size_of(dtype))
     scores_step(acc, q + d, stride, k, offset, 0, 1, dtype, rows);
   if (d < dim) scores_step(acc, q + d, stride, k, offset, keep_of(dim - d), 0, dtype, rows);
-  store_scores(tile, add_across(acc), rows);
+  const __m512 sums = add_across(acc);
+  store_scores(tile, dtype == FA_FP8_E4M3 ? vec_mul(sums, vec_set(FP8_UNIT)) : sums, rows);
 }
 
 FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,
@@ -216,6 +221,7 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
       accumulate_of(chunk, tile, rows, o, FA_INT8);
       break;
     case FA_FP8_E4M3:
+      for (int64_t i = 0; i < rows * FA_DECODE_KEYS; ++i) tile[i] *= FP8_UNIT;
       accumulate_of(chunk, tile, rows, o, FA_FP8_E4M3);
       break;
   }
