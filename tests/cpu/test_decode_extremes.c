@@ -27,32 +27,35 @@ typedef struct tensors {
 
 static void store(void *data, int n, float x, fa_dtype dtype) {
   if (dtype == FA_INT8) ((int8_t *)data)[n] = (int8_t)x;
+  else if (dtype == FA_FP8_E4M3) ((uint8_t *)data)[n] = fa_fp8_from_float(x);
   else fa_store_float(data, n, x, dtype);
 }
 
 static double value(const tensors *t, const uint8_t *data, const float *scale, int key, int d) {
   const double x = (double)fa_load_float(data, key * t->dim + d, t->kv_dtype);
-  return t->kv_dtype == FA_INT8 ? x * (double)scale[key] : x;
+  return t->kv_dtype != t->dtype ? x * (double)scale[key] : x;
 }
 
-/* Small integers, times q_size, k_size and v_size; of an int8 cache these are its scales. */
+/* Small integers, times q_size, k_size and v_size; of a cache with scales the latter two are in these. Some of fp8's are
+ * subnormal. */
 static tensors *sized(fa_dtype dtype, fa_dtype kv_dtype, int dim, float q_size, float k_size, float v_size) {
   tensors *t = calloc(1, sizeof *t);
   assert_non_null(t);
   t->dtype = dtype;
   t->kv_dtype = kv_dtype;
   t->dim = dim;
-  const int is_int8 = kv_dtype == FA_INT8;
+  const float k_unit = kv_dtype == FA_INT8 ? 20.0f : kv_dtype == FA_FP8_E4M3 ? 0x1p-8f : k_size;
+  const float v_unit = kv_dtype == FA_INT8 ? 25.0f : kv_dtype == FA_FP8_E4M3 ? 0x1p-8f : v_size;
   for (int n = 0; n < HEADS * dim; n++) {
     store(t->q_data, n, (float)(n * 7 % 15 - 7) * q_size, dtype);
   }
   for (int n = 0; n < KEYS * dim; n++) {
-    store(t->k, n, (float)(n * 5 % 13 - 6) * (is_int8 ? 20.0f : k_size), kv_dtype);
-    store(t->v, n, (float)(n * 3 % 11 - 5) * (is_int8 ? 25.0f : v_size), kv_dtype);
+    store(t->k, n, (float)(n * 5 % 13 - 6) * k_unit, kv_dtype);
+    store(t->v, n, (float)(n * 3 % 11 - 5) * v_unit, kv_dtype);
   }
   for (int j = 0; j < KEYS; j++) {
-    t->k_scale[j] = k_size / 20.0f;
-    t->v_scale[j] = v_size / 25.0f;
+    t->k_scale[j] = k_size / k_unit;
+    t->v_scale[j] = v_size / v_unit;
   }
   return t;
 }
@@ -167,6 +170,18 @@ static int int8_cache(fa_context *context, const char *kernel, fa_dtype dtype) {
   return ran;
 }
 
+static int fp8_cache(fa_context *context, const char *kernel, fa_dtype dtype) {
+  const int ran = expect(context, kernel, dtype, FA_FP8_E4M3, 0.1f, 0.1f, 1.0f, 0.2f); /* nothing extreme yet */
+  expect(context, kernel, dtype, FA_FP8_E4M3, 0.1f, -0.1f, -1.0f, 0.2f);
+  expect(context, kernel, dtype, FA_FP8_E4M3, 0.1f, 0.1f, 0.0f, 0.2f);
+  if (dtype == FA_FLOAT16) return ran;
+  expect(context, kernel, dtype, FA_FP8_E4M3, 0x1p-120f, 0x1p117f, 1.0f, 0.2f); /* products near the least */
+  expect(context, kernel, dtype, FA_FP8_E4M3, 0x1p60f, 0x1p-63f, 1.0f, 0.2f);
+  expect(context, kernel, dtype, FA_FP8_E4M3, 0.1f, 0.1f, 0x1p-108f, 0.2f); /* weights with their scales subnormal */
+  expect(context, kernel, dtype, FA_FP8_E4M3, 0.1f, 0.1f, 0x1p100f, 0.2f);
+  return ran;
+}
+
 /* Small elements of q that alone tell the keys apart, beside one that is 2^15 times as large and meets a 0. */
 static int small_beside_large(fa_context *context, const char *kernel, fa_dtype dtype) {
   if (dtype == FA_FLOAT16) return 0;
@@ -216,6 +231,7 @@ static void every_decode_kernel(fa_context *context, extreme test) {
   static void test_##name(void **state) { every_decode_kernel(*state, name); }
 TEST(bf16_cache)
 TEST(int8_cache)
+TEST(fp8_cache)
 TEST(small_beside_large)
 TEST(hidden_nan)
 
@@ -229,6 +245,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bf16_cache),
       cmocka_unit_test(test_int8_cache),
+      cmocka_unit_test(test_fp8_cache),
       cmocka_unit_test(test_small_beside_large),
       cmocka_unit_test(test_hidden_nan),
   };
