@@ -4,9 +4,11 @@
  *   tile[r][j] = q_r . k_j;   o_r += sum_j w_rj v_j
  *
  * q and the weights become integers of several base-256 digits, one product a digit, all sums exact in int32:
- *   q: 3 signed digits of a step that is max|q| of the row / 2^23; the products take K + 128, and 128 sum(digits) off at the end;
- *   weights (with V's scales): 2 digits where o is bf16, else 3, unsigned, of a step that is the row's largest of
- *   the chunk / 2^16 or 2^24. Their sum is that of the unrounded weights.
+ *   q: 3 signed digits of a step that is max|q| of the row / 2^23; for bf16 the upper two, where two_suffice. The
+ *   products take K + 128, and 128 sum(digits) off at the end.
+ *   weights (with V's scales): 2 digits for bf16, 3 for fp16, unsigned, of a step that is the row's largest of the chunk
+ *   / 2^16 or 2^24. Their sum is that of the unrounded weights.
+ * That is finer than what the input type rounds o to, and coarser than fp32, which decode_avx512 does.
  *
  * Level 1: the keys of a part; level 2: chunks of 64 keys (decode_split.c). Registers: 24 sums of scores (4 rows x 8 keys,
  * 2 x 16, 1 x 32, in 3 digits), 4 keys a vector: 16 elements each of K rows, transposed by 128-bit lanes, so that few
