@@ -61,11 +61,11 @@ FA_INLINE void load_pieces(const char *const *k, int64_t offset, __mmask64 keep,
   piece[1] = _mm512_xor_si512(_mm512_shuffle_i32x4(a, b, 0xdd), flip);
 }
 
-/* 32 elements, pieces `first` (0 or 2) and the next of 64, of 8 / rows groups of 4 keys;
+/* 64 elements, or 32 in one half, of 8 / rows groups of 4 keys;
  * acc[(group * rows + r) * digits + digit]. */
 FA_INLINE void scores_step(__m512i *acc, const char *q, int64_t q_stride, const char *const *k, int64_t offset, __mmask64 keep,
-                           int whole, int first, int rows, int digits) {
-  UNROLL for (int g = 0; g < 8 / rows; g += 2) {
+                           int whole, int halves, int rows, int digits) {
+  UNROLL for (int g = 0; g < 8 / rows; g += 2) UNROLL for (int first = 0; first < 2 * halves; first += 2) {
     __m512i one[2], two[2];
     load_pieces(k + 4 * g, offset, keep, whole, first, one);
     load_pieces(k + 4 * g + 4, offset, keep, whole, first, two);
@@ -111,14 +111,12 @@ FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q_rows, fl
     __m512i acc[SETS * 4 * DIGITS];
     UNROLL for (int i = 0; i < SETS * 4; ++i) UNROLL for (int t = 0; t < digits; ++t) acc[i * digits + t] =
         _mm512_setzero_si512();
-    for (; d + 64 <= dim; d += 64, bytes += 4 * DIGITS * PIECE) {
-      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, 0, 1, 0, rows, digits);
+    for (; d + 64 <= dim; d += 64, bytes += 4 * DIGITS * PIECE)
       scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, 0, 1, 2, rows, digits);
-    }
-    if (d < dim)
-      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, keep_of_bytes(dim - d), 0, 0, rows, digits);
     if (d + 32 < dim)
       scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, keep_of_bytes(dim - d), 0, 2, rows, digits);
+    else if (d < dim)
+      scores_step(acc, bytes, stride, chunk->k + j, chunk->k_offset + d, keep_of_bytes(dim - d), 0, 1, rows, digits);
     UNROLL for (int s = 0; s < SETS; ++s) {
       vec digit[DIGITS];
       UNROLL for (int t = 0; t < digits; ++t) {

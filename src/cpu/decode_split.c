@@ -159,7 +159,8 @@ static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_
     const int64_t run = fa_cpu_token_run(&tokens, key + j, key + keys);
     const float *from = (const float *)(const void *)fa_cpu_token(&tokens, key + j);
     const int64_t stride = tokens.stride / (int64_t)sizeof *from;
-    for (int64_t n = 0; n < run; ++n) to[j + n] = from[n * stride];
+    if (stride == 1) memcpy(to + j, from, (size_t)run * sizeof *from);
+    else for (int64_t n = 0; n < run; ++n) to[j + n] = from[n * stride];
     j += run;
   }
   for (int64_t j = keys; j < FA_DECODE_KEYS; ++j) to[j] = to[keys - 1];
