@@ -34,7 +34,7 @@ static int request_tiles(void) {
 #endif
 }
 
-/* Zen's cores have 24 misses of L1 in flight, and 32 KB of L1 or 48: measured, decode from memory is 1.1 to 1.6 times as fast. */
+/* Measured on Zen 4: decode from memory is 1.2 to 1.6 times as fast with lines fetched to L2. On Sapphire Rapids L1 is the better. */
 static int is_amd(void) {
   uint32_t a, name[3];
   return __get_cpuid(0, &a, name, name + 2, name + 1) && memcmp(name, "AuthenticAMD", sizeof name) == 0;
