@@ -41,12 +41,13 @@ static uint64_t detect(void) {
   if ((c & (fma | osxsave | avx | f16c)) != (fma | osxsave | avx | f16c)) return 0;
   const uint64_t xcr0 = read_xcr0();
   if ((xcr0 & XCR0_SSE_AVX) != XCR0_SSE_AVX) return 0;
-  uint32_t b7, d7, a71 = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b7, &c, &d7) || !(b7 & 1u << 5)) return 0;
+  uint32_t b7, c7, d7, a71 = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !(b7 & 1u << 5)) return 0;
   uint64_t isa = FA_CPU_AVX2;
   const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
   if ((b7 & avx512) != avx512 || (xcr0 & XCR0_AVX512) != XCR0_AVX512) return isa;
   isa |= FA_CPU_AVX512;
+  if (c7 & 1u << 11) isa |= FA_CPU_AVX512_VNNI;
   if (a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && a71 & 1u << 5) isa |= FA_CPU_AVX512_BF16;
   const uint32_t tile_unit = 1u << 24; /* AMX-TILE, whether or not the system hands it out */
   if (isa & FA_CPU_AVX512_BF16 && !(d7 & tile_unit)) isa |= FA_CPU_BF16_DOT;

@@ -10,25 +10,29 @@
  * out not finite. Bound: reading K and V once. Measured on two Sapphire Rapids cores, bf16,
  * 1,32,8,1,262144,128: 88 ms, 12.1 GB/s, 55 to 62 % of a four-stream read (docs/performance.md). */
 #include "core/kernel_declarations.h"
-#include "cpu/decode_weigh_avx512.h"
-
-#define INLINE FA_INLINE
-/* Accumulators live in registers only if every loop over them is unrolled. */
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "cpu/decode_avx512.h"
 
 /* ------------------------------------------------- 32 elements as two vectors */
 
-INLINE void split_bf16(__m512i both, __m512 *a, __m512 *b) {
+/* E4M3 as fp16 is 1 / FP8_UNIT of its value, its subnormals included: the sums make up for it. All ones is NaN. */
+#define FP8_UNIT 256.0f
+FA_INLINE void from_fp8(__m256i bytes, __m512 *a, __m512 *b) {
+  const __m512i wide = _mm512_cvtepi8_epi16(bytes);
+  const __m512i half = _mm512_and_si512(_mm512_slli_epi16(wide, 7), _mm512_set1_epi16((int16_t)0xbf80));
+  const __mmask32 is_nan =
+      _mm512_cmpeq_epi16_mask(_mm512_or_si512(wide, _mm512_set1_epi16((int16_t)0xff80)), _mm512_set1_epi16(-1));
+  const __m512i both = _mm512_mask_mov_epi16(half, is_nan, _mm512_set1_epi16(0x7e00));
+  *a = _mm512_cvtph_ps(_mm512_castsi512_si256(both));
+  *b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(both, 1));
+}
+
+FA_INLINE void split_bf16(__m512i both, __m512 *a, __m512 *b) {
   *a = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
   *b = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32((int32_t)0xffff0000)));
 }
 
 /* keep: which of the 32 elements exist; the others are not read and are 0. */
-INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype dtype, __m512 *a, __m512 *b) {
+FA_INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype dtype, __m512 *a, __m512 *b) {
   const __mmask16 low = (__mmask16)keep, high = (__mmask16)(keep >> 16);
   switch (dtype) {
     case FA_FLOAT32:
@@ -47,16 +51,19 @@ INLINE void load_pair(const char *from, __mmask32 keep, int whole, fa_dtype dtyp
     default: {
       const __m256i bytes =
           whole ? _mm256_loadu_si256((const void *)from) : _mm256_maskz_loadu_epi8(keep, from);
-      const __m128i first = _mm256_castsi256_si128(bytes), second = _mm256_extracti128_si256(bytes, 1);
-      *a = dtype == FA_INT8 ? vec_from_int8(first) : vec_from_fp8(first);
-      *b = dtype == FA_INT8 ? vec_from_int8(second) : vec_from_fp8(second);
+      if (dtype == FA_INT8) {
+        *a = vec_from_int8(_mm256_castsi256_si128(bytes));
+        *b = vec_from_int8(_mm256_extracti128_si256(bytes, 1));
+      } else {
+        from_fp8(bytes, a, b);
+      }
       break;
     }
   }
 }
 
 /* Even and odd elements back into their order. */
-INLINE void interleave(__m512 *a, __m512 *b) {
+FA_INLINE void interleave(__m512 *a, __m512 *b) {
   const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   const __m512 even = *a, odd = *b;
@@ -64,33 +71,12 @@ INLINE void interleave(__m512 *a, __m512 *b) {
   *b = _mm512_permutex2var_ps(even, second, odd);
 }
 
-INLINE __mmask32 keep_of(int64_t elements) {
-  return elements >= 32 ? 0xffffffffu : (__mmask32)((1u << (unsigned)elements) - 1u);
-}
-
-INLINE int64_t size_of(fa_dtype dtype) { return (int64_t)fa_dtype_size(dtype); }
+FA_INLINE int64_t size_of(fa_dtype dtype) { return (int64_t)fa_dtype_size(dtype); }
 
 /* ------------------------------------------------------------------ scores */
 
-/* Sums over the lanes of 16 vectors, vector i's in lane i. */
-INLINE __m512 add_across(const __m512 *x) {
-  __m512 pair[8], four[4];
-  UNROLL for (int i = 0; i < 8; ++i) pair[i] =
-      _mm512_add_ps(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
-  UNROLL for (int i = 0; i < 4; ++i) {
-    const __m512d a = _mm512_castps_pd(pair[2 * i]), b = _mm512_castps_pd(pair[2 * i + 1]);
-    four[i] =
-        _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-  }
-  const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x88),
-                                   _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
-  const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x88),
-                                    _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
-  return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
-}
-
 /* rows x (16 / rows) scores; acc[r * keys + j]. */
-INLINE void scores_step(__m512 *acc, const float *q, int64_t q_stride, const char *const *k, int64_t offset,
+FA_INLINE void scores_step(__m512 *acc, const float *q, int64_t q_stride, const char *const *k, int64_t offset,
                         __mmask32 keep, int whole, fa_dtype dtype, int rows) {
   const int keys = 16 / rows;
   __m512 qa[4], qb[4];
@@ -106,7 +92,7 @@ INLINE void scores_step(__m512 *acc, const float *q, int64_t q_stride, const cha
   }
 }
 
-INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const char *const *k, float *tile,
+FA_INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const char *const *k, float *tile,
                          fa_dtype dtype, int rows) {
   const int64_t dim = chunk->dim_qk, stride = chunk->q_stride;
   int64_t offset = chunk->k_offset, d = 0;
@@ -116,20 +102,10 @@ INLINE void scores_block(const fa_decode_chunk *chunk, const float *q, const cha
     scores_step(acc, q + d, stride, k, offset, 0, 1, dtype, rows);
   if (d < dim) scores_step(acc, q + d, stride, k, offset, keep_of(dim - d), 0, dtype, rows);
   const __m512 sums = add_across(acc);
-  if (rows == 1) {
-    _mm512_storeu_ps(tile, sums);
-  } else if (rows == 2) {
-    _mm256_storeu_ps(tile, _mm512_castps512_ps256(sums));
-    _mm256_storeu_ps(tile + FA_DECODE_KEYS, _mm512_extractf32x8_ps(sums, 1));
-  } else {
-    _mm_storeu_ps(tile, _mm512_castps512_ps128(sums));
-    _mm_storeu_ps(tile + FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 1));
-    _mm_storeu_ps(tile + 2 * FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 2));
-    _mm_storeu_ps(tile + 3 * FA_DECODE_KEYS, _mm512_extractf32x4_ps(sums, 3));
-  }
+  store_scores(tile, dtype == FA_FP8_E4M3 ? vec_mul(sums, vec_set(FP8_UNIT)) : sums, rows);
 }
 
-INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,
+FA_INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *tile, fa_dtype dtype, int rows,
                         int64_t lines) {
   const int64_t keys = 16 / rows;
   fa_decode_fetch fetch = *chunk->fetch; /* in registers */
@@ -140,7 +116,7 @@ INLINE void scores_rows(const fa_decode_chunk *chunk, const float *q, float *til
   *chunk->fetch = fetch;
 }
 
-INLINE void scores_of(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile,
+FA_INLINE void scores_of(const fa_decode_chunk *chunk, const float *q, int64_t rows, float *tile,
                       fa_dtype dtype) {
   const int64_t blocks = fa_ceil_div(rows, 4) * (FA_DECODE_KEYS / 4);
   const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_SCORES, blocks);
@@ -177,7 +153,7 @@ static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, f
 /* ------------------------------------------------------------------ output */
 
 /* o[rows][32 * pairs] += weights v, elements from d on. */
-INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d,
+FA_INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights, float *o, int64_t d,
                              __mmask32 keep, int whole, fa_dtype dtype, int rows, int pairs, int64_t lines) {
   const int64_t offset = chunk->v_offset + d * size_of(dtype), stride = chunk->o_stride;
   __m512 acc[4][8];
@@ -201,7 +177,7 @@ INLINE void accumulate_block(const fa_decode_chunk *chunk, const float *weights,
       _mm512_storeu_ps(o + r * stride + d + 16 * i, acc[r][i]);
 }
 
-INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, fa_dtype dtype,
+FA_INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, float *o, fa_dtype dtype,
                             int rows, int64_t lines) {
   const int pairs = rows == 4 ? 2 : 4;
   const int64_t dim = chunk->dim_v;
@@ -212,7 +188,7 @@ INLINE void accumulate_rows(const fa_decode_chunk *chunk, const float *weights, 
   if (d < dim) accumulate_block(chunk, weights, o, d, keep_of(dim - d), 0, dtype, rows, 1, lines);
 }
 
-INLINE void accumulate_of(const fa_decode_chunk *chunk, const float *tile, int64_t rows, float *o,
+FA_INLINE void accumulate_of(const fa_decode_chunk *chunk, const float *tile, int64_t rows, float *o,
                           fa_dtype dtype) {
   const int64_t blocks = fa_ceil_div(rows, 4) * fa_ceil_div(chunk->dim_v, 32);
   const int64_t lines =
@@ -243,12 +219,13 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
       accumulate_of(chunk, tile, rows, o, FA_INT8);
       break;
     case FA_FP8_E4M3:
+      for (int64_t i = 0; i < rows * FA_DECODE_KEYS; ++i) tile[i] *= FP8_UNIT;
       accumulate_of(chunk, tile, rows, o, FA_FP8_E4M3);
       break;
   }
 }
 
-/* -------------------------------------------------------- q in, o out, softmax */
+/* -------------------------------------------------------- q in, o out */
 
 static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype) {
   for (int64_t d = 0; d < dim; d += 32, to += 32) {
@@ -273,7 +250,7 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
 
-static const fa_decode_isa isa = {load_q, scores, fa_decode_weigh_avx512, accumulate, add, store_o, NULL, NULL, NULL};
+static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL};
 
 fa_status fa_decode_avx512_prepare(fa_plan *plan) { return fa_decode_prepare(plan); }
 

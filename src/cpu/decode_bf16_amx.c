@@ -18,7 +18,7 @@
  * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). The unit reads subnormals as 0. Bound:
  * reading K and V once, from L2 about 9 ns a KB. Measured: docs/performance.md. */
 #include "core/kernel_declarations.h"
-#include "cpu/decode_weigh_avx512.h"
+#include "cpu/decode_avx512.h"
 #include "cpu/tiles_amx.h"
 
 enum {
@@ -30,12 +30,6 @@ enum {
 };
 #define ROW_BYTES 64
 #define MOST_ROW_BYTES (FA_DECODE_MAX_DIM * 2)
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 /* Where tile `n` of a row of `dim` elements begins; the last one ends with the row. */
 FA_AMX_INLINE int64_t span_start(int64_t n, int64_t dim) { return fa_min(n * SPAN, dim - SPAN); }
@@ -301,7 +295,7 @@ static void add(float *sum, const float *o, float weight, int64_t dim) { fa_deco
 static void begin(void) { fa_tiles_configure(); }
 static void end(void) { fa_tiles_release(); }
 
-static const fa_decode_isa isa = {load_q, scores, fa_decode_weigh_avx512, accumulate, add, store_o, arrange_q, begin, end};
+static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, arrange_q, begin, end};
 
 fa_status fa_decode_bf16_amx_prepare(fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;

@@ -167,8 +167,15 @@ static void point_at(const fa_cpu_tokens *tokens, int64_t key, int64_t keys, con
 static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_t head, int64_t key,
                         int64_t keys, float *to) {
   const fa_cpu_tokens tokens = fa_cpu_tokens_of(t->plan, t->args, scale, sizeof(float), b, head);
-  for (int64_t j = 0; j < FA_DECODE_KEYS; ++j)
-    to[j] = *(const float *)(const void *)fa_cpu_token(&tokens, key + fa_min(j, keys - 1));
+  for (int64_t j = 0; j < keys;) {
+    const int64_t run = fa_cpu_token_run(&tokens, key + j, key + keys);
+    const float *from = (const float *)(const void *)fa_cpu_token(&tokens, key + j);
+    const int64_t stride = tokens.stride / (int64_t)sizeof *from;
+    if (stride == 1) memcpy(to + j, from, (size_t)run * sizeof *from);
+    else for (int64_t n = 0; n < run; ++n) to[j + n] = from[n * stride];
+    j += run;
+  }
+  for (int64_t j = keys; j < FA_DECODE_KEYS; ++j) to[j] = to[keys - 1];
 }
 
 /* Query heads whose rows make up a tile. */
