@@ -16,6 +16,7 @@ enum {
   FA_CPU_AMX_BF16 = 1 << 3,    /* tiles granted by the kernel, bf16 products */
   FA_CPU_BF16_DOT = 1 << 4,    /* vdpbf16ps pays; beside a tile unit it has half the rate of fp32 products */
   FA_CPU_AVX512_VNNI = 1 << 8, /* vpdpbusd on 512 bits */
+  FA_CPU_AMX_INT8 = 1 << 9,    /* byte products on tiles */
   FA_CPU_NEON = 1 << 5,        /* AArch64's Advanced SIMD, as every Armv8-A has it */
   FA_CPU_NEON_FHM = 1 << 6,    /* fp16 multiplied into fp32: FMLAL (Armv8.2 and later) */
   FA_CPU_NEON_BF16 = 1 << 7    /* bf16 matrix product into fp32: BFMMLA (Armv8.6, or 8.2 with FEAT_BF16) */

@@ -53,11 +53,11 @@ static uint64_t detect(void) {
   if (isa & FA_CPU_AVX512_BF16 && !(d7 & tile_unit)) isa |= FA_CPU_BF16_DOT;
 #ifdef FA_EMULATE_AMX
   (void)request_tiles;
-  if (isa & FA_CPU_AVX512_BF16) isa |= FA_CPU_AMX_BF16;
+  if (isa & FA_CPU_AVX512_BF16) isa |= FA_CPU_AMX_BF16 | FA_CPU_AMX_INT8;
 #else
   const uint32_t tiles = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE */
   if (isa & FA_CPU_AVX512_BF16 && (d7 & tiles) == tiles && (xcr0 & XCR0_TILE) == XCR0_TILE && request_tiles())
-    isa |= FA_CPU_AMX_BF16;
+    isa |= FA_CPU_AMX_BF16 | (d7 & 1u << 25 ? FA_CPU_AMX_INT8 : 0);
 #endif
   return isa;
 }

@@ -18,88 +18,14 @@
  * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). The unit reads subnormals as 0. Bound:
  * reading K and V once, from L2 about 9 ns a KB. Measured: docs/performance.md. */
 #include "core/kernel_declarations.h"
-#include "cpu/decode_avx512.h"
-#include "cpu/tiles_amx.h"
+#include "cpu/decode_tiles_amx.h"
 
 enum {
-  BLOCK = 16,                     /* keys a tile */
-  BLOCKS = FA_DECODE_KEYS / BLOCK,
-  SPAN = 32,                      /* elements of a row in a tile */
-  PANEL = 16,                     /* rows of q a tile of scores */
-  VALUE_ROWS = 8                  /* rows of o a tile */
+  SPAN = 32,     /* elements of a row in a tile */
+  VALUE_ROWS = 8 /* rows of o a tile */
 };
-#define ROW_BYTES 64
-#define MOST_ROW_BYTES (FA_DECODE_MAX_DIM * 2)
-
-/* Where tile `n` of a row of `dim` elements begins; the last one ends with the row. */
-FA_AMX_INLINE int64_t span_start(int64_t n, int64_t dim) { return fa_min(n * SPAN, dim - SPAN); }
-
-/* ----------------------------------------------------------------- rows of K and V */
-
-/* Evenly spaced rows: row j at base + j * stride. */
-typedef struct spaced {
-  const char *base;
-  int64_t stride;
-} spaced;
-
-/* Whether rows [0, count), count 16 or 64, lie evenly apart. */
-FA_AMX_INLINE int is_spaced(const char *const *rows, int64_t count) {
-  const __m512i stride = _mm512_set1_epi64(rows[1] - rows[0]);
-  __mmask8 odd = 0;
-  for (int64_t j = 0; j < count; j += 8) {
-    const __m512i these = _mm512_loadu_si512(rows + j);
-    const __m512i next = _mm512_maskz_loadu_epi64(j + 8 < count ? 0xff : 0x7f, rows + j + 1);
-    odd |= _mm512_mask_cmpneq_epi64_mask(j + 8 < count ? 0xff : 0x7f, _mm512_sub_epi64(next, these), stride);
-  }
-  return odd == 0;
-}
-
-/* `count` rows as a tile load takes them: where they lie, or copied (rows from `keys` on repeat the last). */
-FA_AMX_INLINE spaced rows_of(const char *const *rows, int64_t offset, int64_t bytes, int64_t count,
-                             char copy[BLOCK * MOST_ROW_BYTES]) {
-  if (is_spaced(rows, count)) return (spaced){rows[0] + offset, rows[1] - rows[0]};
-  const int64_t stride = fa_round_up(bytes, ROW_BYTES);
-  for (int64_t j = 0; j < BLOCK; ++j) memcpy(copy + j * stride, rows[j] + offset, (size_t)bytes);
-  return (spaced){copy, stride};
-}
 
 /* ------------------------------------------------------------------------- scores */
-
-/* Columns of a panel's tile: the rows of q, to a power of two. */
-FA_AMX_INLINE int64_t panel_width(int64_t rows) {
-  return rows > 8 ? 16 : rows > 4 ? 8 : rows > 2 ? 4 : rows;
-}
-
-/* [16 keys, width] becomes [width, 16 keys]: sorts even from odd elements until rows are whole. */
-FA_AMX_INLINE void turn(const float *from, int width, int64_t rows, float *tile) {
-  const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
-  __m512 x[PANEL], y[PANEL];
-  UNROLL for (int i = 0; i < width; ++i) x[i] = _mm512_loadu_ps(from + i * 16);
-  UNROLL for (int many = width; many > 1; many /= 2) {
-    UNROLL for (int i = 0; i < width; i += 2) {
-      const int at = i / many * many + i % many / 2;
-      y[at] = _mm512_permutex2var_ps(x[i], evens, x[i + 1]);
-      y[at + many / 2] = _mm512_permutex2var_ps(x[i], odds, x[i + 1]);
-    }
-    UNROLL for (int i = 0; i < width; ++i) x[i] = y[i];
-  }
-  UNROLL for (int i = 0; i < width; ++i) {
-    int row = 0; /* i's bits in reverse */
-    for (int bit = 1; bit < width; bit *= 2) row = row * 2 + (i / bit & 1);
-    if (row < rows) _mm512_storeu_ps(tile + row * FA_DECODE_KEYS, x[i]);
-  }
-}
-
-FA_AMX_INLINE void turn_any(const float *from, int64_t width, int64_t rows, float *tile) {
-  switch (width) {
-    case 1: turn(from, 1, rows, tile); break;
-    case 2: turn(from, 2, rows, tile); break;
-    case 4: turn(from, 4, rows, tile); break;
-    case 8: turn(from, 8, rows, tile); break;
-    default: turn(from, 16, rows, tile); break;
-  }
-}
 
 /* One panel of q against 1 or 4 blocks of keys. */
 FA_AMX_INLINE void scores_panel(const fa_decode_chunk *chunk, const char *q, int64_t rows, spaced k, int blocks,
@@ -113,7 +39,7 @@ FA_AMX_INLINE void scores_panel(const fa_decode_chunk *chunk, const char *q, int
     FA_TILE_ZERO(3);
   }
   for (int64_t n = 0; n < steps; ++n) {
-    const char *from = k.base + span_start(n, chunk->dim_qk) * 2;
+    const char *from = k.base + span_start(n, SPAN, chunk->dim_qk) * 2;
     FA_TILE_LOAD_ROWS(4, q + n * SPAN / 2 * width * 4, width * 4);
     FA_TILE_LOAD_ROWS(5, from, k.stride);
     FA_TILE_MULTIPLY(0, 5, 4);
@@ -187,18 +113,18 @@ FA_AMX_INLINE void values_spans(const fa_decode_chunk *chunk, const char *p, spa
   for (int64_t b = 0; b < blocks; ++b) {
     const char *from = v.base + b * BLOCK * v.stride;
     FA_TILE_LOAD(4, p + b * FA_TILE_BYTES);
-    FA_TILE_LOAD_ROWS(5, from + span_start(first, dim) * 2, v.stride);
+    FA_TILE_LOAD_ROWS(5, from + span_start(first, SPAN, dim) * 2, v.stride);
     FA_TILE_MULTIPLY(0, 4, 5);
     if (spans > 1) {
-      FA_TILE_LOAD_ROWS(5, from + span_start(first + 1, dim) * 2, v.stride);
+      FA_TILE_LOAD_ROWS(5, from + span_start(first + 1, SPAN, dim) * 2, v.stride);
       FA_TILE_MULTIPLY(1, 4, 5);
     }
     if (spans > 2) {
-      FA_TILE_LOAD_ROWS(5, from + span_start(first + 2, dim) * 2, v.stride);
+      FA_TILE_LOAD_ROWS(5, from + span_start(first + 2, SPAN, dim) * 2, v.stride);
       FA_TILE_MULTIPLY(2, 4, 5);
     }
     if (spans > 3) {
-      FA_TILE_LOAD_ROWS(5, from + span_start(first + 3, dim) * 2, v.stride);
+      FA_TILE_LOAD_ROWS(5, from + span_start(first + 3, SPAN, dim) * 2, v.stride);
       FA_TILE_MULTIPLY(3, 4, 5);
     }
     fa_decode_fetch_lines(&fetch, lines * spans);
@@ -255,7 +181,7 @@ static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dty
 /* Panels of up to 16 rows: [D / 32][16 pairs of elements][panel_width rows]; what a last span has twice is 0 in it. */
 static void arrange_q(float *q, int64_t rows, int64_t q_stride, int64_t dim) {
   uint32_t copy[PANEL][FA_DECODE_MAX_DIM / 2];
-  const int64_t last = span_start(fa_ceil_div(dim, SPAN) - 1, dim), twice = fa_round_up(dim, SPAN) - dim;
+  const int64_t last = span_start(fa_ceil_div(dim, SPAN) - 1, SPAN, dim), twice = fa_round_up(dim, SPAN) - dim;
   for (int64_t first = 0; first < rows; first += PANEL, q += PANEL * q_stride) {
     const int64_t some = fa_min(rows - first, PANEL), width = panel_width(some);
     for (int64_t r = 0; r < width; ++r) {
@@ -281,19 +207,16 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
   (void)kv_dtype;
   const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  const float *odd_half = o + fa_round_up(dim, SPAN) / 2;
+  const float *odd_half = o + fa_round_up(dim, FA_DECODE_PAD) / 2;
   for (int64_t n = 0; n * SPAN < dim; ++n) { /* the last span begins within the one before: right again */
     const vec even = vec_load(o + n * 16), odd = vec_load(odd_half + n * 16);
-    float *at = to + span_start(n, dim);
+    float *at = to + span_start(n, SPAN, dim);
     vec_store(at, _mm512_permutex2var_ps(even, first, odd));
     vec_store(at + 16, _mm512_permutex2var_ps(even, second, odd));
   }
 }
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
-
-static void begin(void) { fa_tiles_configure(); }
-static void end(void) { fa_tiles_release(); }
 
 static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, arrange_q, begin, end};
 

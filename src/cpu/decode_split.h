@@ -14,7 +14,7 @@
 enum {
   FA_DECODE_KEYS = 64, /* keys a chunk (level 2): its scores stay in L1 */
   FA_DECODE_TILE = 64, /* score rows of one tile */
-  FA_DECODE_PAD = 32,  /* rows of q and o in scratch are padded to a multiple of this, with zeros */
+  FA_DECODE_PAD = 64,  /* rows of q and o in scratch are padded to a multiple of this, with zeros */
   FA_DECODE_SLACK = 8, /* rows behind the last one of o in scratch that `accumulate` may write */
   FA_DECODE_MAX_DIM = 576
 };

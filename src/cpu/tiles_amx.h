@@ -33,6 +33,9 @@
 #define FA_TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile : : : "memory")
 #define FA_TILE_MULTIPLY(c, a, b) \
   __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+/* The same of signed bytes, four a sum, into int32. */
+#define FA_TILE_MULTIPLY_INT8(c, a, b) \
+  __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
 
 /* 16 rows of 64 bytes, `stride` bytes apart, from the first on: where they overlap, the later row stays. */
 #define FA_TILE_STORE_ROWS(tile, address, stride) \

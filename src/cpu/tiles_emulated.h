@@ -40,6 +40,21 @@ static __attribute__((noinline, unused)) void fa_emulated_multiply(__m512i *c, c
   }
 }
 
+static __attribute__((noinline, unused)) void fa_emulated_multiply_int8(__m512i *c, const __m512i *a, const __m512i *b) {
+  for (int m = 0; m < 16; ++m) {
+    int8_t left[64], right[64];
+    int32_t sums[16];
+    _mm512_storeu_si512(left, a[m]);
+    _mm512_storeu_si512(sums, c[m]);
+    for (int k = 0; k < 16; ++k) {
+      _mm512_storeu_si512(right, b[k]);
+      for (int n = 0; n < 16; ++n)
+        for (int i = 0; i < 4; ++i) sums[n] += left[4 * k + i] * right[4 * n + i];
+    }
+    c[m] = _mm512_loadu_si512(sums);
+  }
+}
+
 #define FA_TILE_LOAD_ROWS(tile, address, stride) fa_emulated_load(fa_emulated_tiles[tile], address, stride)
 #define FA_TILE_LOAD(tile, address) FA_TILE_LOAD_ROWS(tile, address, 64)
 #define FA_TILE_STREAM(tile, address) FA_TILE_LOAD(tile, address)
@@ -47,6 +62,8 @@ static __attribute__((noinline, unused)) void fa_emulated_multiply(__m512i *c, c
 #define FA_TILE_STORE_ROWS(tile, address, stride) fa_emulated_store(fa_emulated_tiles[tile], address, stride)
 #define FA_TILE_ZERO(tile) memset(fa_emulated_tiles[tile], 0, sizeof(fa_emulated_tile))
 #define FA_TILE_MULTIPLY(c, a, b) fa_emulated_multiply(fa_emulated_tiles[c], fa_emulated_tiles[a], fa_emulated_tiles[b])
+#define FA_TILE_MULTIPLY_INT8(c, a, b) \
+  fa_emulated_multiply_int8(fa_emulated_tiles[c], fa_emulated_tiles[a], fa_emulated_tiles[b])
 
 FA_AMX_INLINE void fa_tiles_configure(void) {}
 FA_AMX_INLINE void fa_tiles_release(void) {}
