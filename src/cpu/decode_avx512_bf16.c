@@ -248,7 +248,7 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
 
-static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL};
+static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL, 0.0f};
 
 fa_status fa_decode_avx512_bf16_prepare(fa_plan *plan) {
   if (plan->problem.kv_dtype == FA_INT8)

@@ -331,7 +331,7 @@ static void add(float *sum, const float *o, float weight, int64_t dim) { fa_deco
   static void accumulate_##name(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {              \
     accumulate(chunk, tile, rows, o, digits);                                                                     \
   }                                                                                                               \
-  static const fa_decode_isa name = {load_q, scores_##name, weigh, accumulate_##name, add, store_o, NULL, NULL, NULL};
+  static const fa_decode_isa name = {load_q, scores_##name, weigh, accumulate_##name, add, store_o, NULL, NULL, NULL, 0.0f};
 LOOPS(two_digits, 2)
 LOOPS(three_digits, 3)
 

@@ -15,15 +15,22 @@
  * The last 32 elements of a row that is no multiple of 32 overlap the ones before: q is 0 there, and o keeps them apart.
  * Rows not evenly apart (small pages) and a sequence's last keys are copied first, 16 at a time.
  *
- * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). The unit reads subnormals as 0. Bound:
- * reading K and V once, from L2 about 9 ns a KB. Measured: docs/performance.md. */
+ * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). The unit reads subnormals as 0: a row
+ * of q with any, or with values so large that they could make up for those of K, becomes NaN, and the driver does again in
+ * plain C what is not finite and rows of o so small that all of V may have been. Bound: reading K and V once, from L2 about
+ * 9 ns a KB. Measured: docs/performance.md. */
 #include "core/kernel_declarations.h"
 #include "cpu/decode_tiles_amx.h"
 
 enum {
   SPAN = 32,     /* elements of a row in a tile */
-  VALUE_ROWS = 8 /* rows of o a tile */
+  VALUE_ROWS = 8, /* rows of o a tile */
+  SUBNORMALS = 0x7f, /* the bits 1 to 0x7f */
+  NOT_A_NUMBER = 0x7fc0,
+  LARGEST_OF_Q = (127 + 20) << 7 /* 2^20 */
 };
+#define LARGEST_SCALE 0x1p60f
+#define LEAST_OF_O 0x1p-60f
 
 /* ------------------------------------------------------------------------- scores */
 
@@ -175,7 +182,15 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
 
 static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dtype kv_dtype) {
   (void)dtype, (void)kv_dtype;
-  memcpy(to, q, (size_t)dim * 2);
+  __mmask32 bad = 0;
+  for (int64_t d = 0; d < dim; d += SPAN) {
+    const __m512i x = _mm512_maskz_loadu_epi16(keep_of(dim - d), q + 2 * d);
+    const __m512i size = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff)), below = _mm512_sub_epi16(size, _mm512_set1_epi16(1));
+    bad |= _mm512_cmpgt_epu16_mask(size, _mm512_set1_epi16(LARGEST_OF_Q));
+    bad |= _mm512_cmplt_epu16_mask(below, _mm512_set1_epi16(SUBNORMALS));
+    _mm512_storeu_si512((char *)to + 2 * d, x);
+  }
+  if (bad) *(uint16_t *)(void *)to = NOT_A_NUMBER;
 }
 
 /* Panels of up to 16 rows: [D / 32][16 pairs of elements][panel_width rows]; what a last span has twice is 0 in it. */
@@ -218,7 +233,7 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
 
-static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, arrange_q, begin, end};
+static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, arrange_q, begin, end, LEAST_OF_O};
 
 fa_status fa_decode_bf16_amx_prepare(fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;
@@ -228,6 +243,9 @@ fa_status fa_decode_bf16_amx_prepare(fa_plan *plan) {
   if (fa_min(p->head_dim_qk, p->head_dim_v) < SPAN)
     return fa_fail(FA_ERROR_UNSUPPORTED, "head sizes are %lld and %lld; decode_bf16_amx takes %d and more, other kernels any",
                    (long long)p->head_dim_qk, (long long)p->head_dim_v, SPAN);
+  if (fabsf(p->scale) > LARGEST_SCALE)
+    return fa_fail(FA_ERROR_UNSUPPORTED, "scale is %g; decode_bf16_amx takes at most %g, other kernels any", (double)p->scale,
+                   (double)LARGEST_SCALE);
   return fa_decode_prepare(plan);
 }
 

@@ -66,7 +66,7 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
   memcpy(to, o, (size_t)dim * sizeof *to);
 }
 
-const fa_decode_isa fa_decode_isa_c = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL};
+const fa_decode_isa fa_decode_isa_c = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL, 0.0f};
 
 fa_status fa_decode_c_prepare(fa_plan *plan) { return fa_decode_prepare(plan); }
 

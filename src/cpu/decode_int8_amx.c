@@ -2,9 +2,10 @@
  *
  *   s^T[16 keys, rows] = K q^T;   o[rows, D_v] += p V
  *
- * q and the weights become three signed digits of base 128, x = step (d0 + d1 / 128 + d2 / 16384) with step the largest
- * magnitude / 127: of the row of q, of the row's weights in a chunk. Sums of digits times bytes are exact in int32, and what
- * is left of x, 2^-22 of the largest, is less than fp16 and bf16 resolve; fp32 is decode_avx512's.
+ * q and the weights become signed digits of base 128, x = step (d0 + d1 / 128 + d2 / 16384) with step the largest magnitude
+ * / 127: of the row of q, of the row's weights in a chunk. Sums of digits times bytes are exact in int32, and what is left of
+ * x, 2^-22 of the largest, is less than fp16 and bf16 resolve; the weights of bf16 do with two digits (2^-15, where rounding
+ * them to bf16 would leave 2^-9). fp32 is decode_avx512's.
  *
  * The tiles are those of decode_bf16_amx.c with four bytes where it has two bf16: q as quads of elements x rows for each
  * digit; the weights four times, digit h of key j at byte 4j + h of row 4r + h, which sums the columns 4n + h of V. The last
@@ -29,8 +30,8 @@ enum {
 /* ------------------------------------------------------------------------- digits */
 
 /* Of 16 values, the largest below 127.5 in magnitude. */
-FA_INLINE void to_digits(vec x, __m512i digit[DIGITS]) {
-  UNROLL for (int t = 0; t < DIGITS; ++t) {
+FA_INLINE void to_digits(vec x, __m512i *digit, int digits) {
+  UNROLL for (int t = 0; t < digits; ++t) {
     digit[t] = _mm512_cvtps_epi32(x);
     x = vec_mul(vec_sub(x, _mm512_cvtepi32_ps(digit[t])), vec_set(BASE));
   }
@@ -78,7 +79,7 @@ static float row_to_digits(const float *q, int64_t dim, int8_t to[DIGITS][FA_DEC
       const int64_t d = span_start(n, SPAN, dim) + i, twice = fa_min(fa_max(n * SPAN - d, 0), VEC);
       const __mmask16 is_new = (__mmask16)(0xffffu << twice);
       __m512i digit[DIGITS];
-      to_digits(_mm512_maskz_mul_ps(is_new, _mm512_maskz_loadu_ps(is_new, q + d), vec_set(s.inverse)), digit);
+      to_digits(_mm512_maskz_mul_ps(is_new, _mm512_maskz_loadu_ps(is_new, q + d), vec_set(s.inverse)), digit, DIGITS);
       if (!(s.step > 0.0f)) digit[0] = digit[1] = digit[2] = _mm512_setzero_si512();
       UNROLL for (int t = 0; t < DIGITS; ++t)
           _mm_storeu_si128((__m128i *)(void *)(to[t] + n * SPAN + i), _mm512_cvtepi32_epi8(digit[t]));
@@ -146,7 +147,10 @@ FA_INLINE void scores_panel(const fa_decode_chunk *chunk, const float *q, int64_
     FA_TILE_STORE_ROWS(5, sums[5], width * 4);
   }
   _Alignas(64) float step[PANEL]; /* of each element of a vector of scores */
-  for (int64_t i = 0; i < PANEL; ++i) step[i] = i % width < rows ? q_steps(q, chunk->q_stride, rows)[i % width] : 0.0f;
+  for (int64_t i = 0; i < PANEL; ++i) {
+    const int64_t r = i & (width - 1); /* a power of two */
+    step[i] = r < rows ? q_steps(q, chunk->q_stride, rows)[r] : 0.0f;
+  }
   const vec unit = vec_load(step), down = vec_set(1.0f / BASE);
   for (int b = 0; b < blocks; ++b) {
     _Alignas(64) float scores[FA_TILE_FLOATS];
@@ -181,8 +185,8 @@ static void scores(const fa_decode_chunk *chunk, const float *q, int64_t rows, f
 
 /* ------------------------------------------------------------------------- output */
 
-/* Weights of up to 4 rows, [DIGITS][BLOCKS] tiles, each digit in the four places of a quad; their steps. */
-FA_INLINE void spread_weights(const float *tile, const float *v_scale, int64_t rows, char *p, float *steps) {
+/* Weights of up to 4 rows, [digits][BLOCKS] tiles, each digit in the four places of a quad; their steps. */
+FA_INLINE void spread_weights(const float *tile, const float *v_scale, int64_t rows, char *p, float *steps, int digits) {
   for (int64_t r = 0; r < rows; ++r) {
     vec w[BLOCKS];
     __m512i most = _mm512_setzero_si512();
@@ -194,8 +198,8 @@ FA_INLINE void spread_weights(const float *tile, const float *v_scale, int64_t r
     steps[r] = s.step;
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
       __m512i digit[DIGITS];
-      to_digits(vec_mul(w[b], vec_set(s.inverse)), digit);
-      UNROLL for (int t = 0; t < DIGITS; ++t) {
+      to_digits(vec_mul(w[b], vec_set(s.inverse)), digit, digits);
+      UNROLL for (int t = 0; t < digits; ++t) {
         char *to = p + (t * BLOCKS + b) * FA_TILE_BYTES + 4 * r * ROW_BYTES;
         __m512i byte = _mm512_and_si512(digit[t], _mm512_set1_epi32(0xff));
         UNROLL for (int h = 0; h < 4; ++h, byte = _mm512_slli_epi32(byte, 8)) _mm512_store_si512(to + h * ROW_BYTES, byte);
@@ -206,39 +210,41 @@ FA_INLINE void spread_weights(const float *tile, const float *v_scale, int64_t r
 
 /* o += p v for 64 columns and `blocks` blocks of keys. */
 FA_INLINE void values_span(const fa_decode_chunk *chunk, const char *p, const float *steps, int64_t rows, spaced v,
-                           int64_t blocks, float *o, int64_t lines) {
+                           int64_t blocks, float *o, int64_t lines, int digits) {
   fa_decode_fetch fetch = *chunk->fetch; /* in registers */
   FA_TILE_ZERO(0);
   FA_TILE_ZERO(1);
-  FA_TILE_ZERO(2);
+  if (digits == 3) FA_TILE_ZERO(2);
   for (int64_t b = 0; b < blocks; ++b) {
     FA_TILE_LOAD_ROWS(6, v.base + b * BLOCK * v.stride, v.stride);
     FA_TILE_LOAD(3, p + b * FA_TILE_BYTES);
     FA_TILE_MULTIPLY_INT8(0, 3, 6);
     FA_TILE_LOAD(4, p + (BLOCKS + b) * FA_TILE_BYTES);
     FA_TILE_MULTIPLY_INT8(1, 4, 6);
-    FA_TILE_LOAD(5, p + (2 * BLOCKS + b) * FA_TILE_BYTES);
-    FA_TILE_MULTIPLY_INT8(2, 5, 6);
+    if (digits == 3) {
+      FA_TILE_LOAD(5, p + (2 * BLOCKS + b) * FA_TILE_BYTES);
+      FA_TILE_MULTIPLY_INT8(2, 5, 6);
+    }
     fa_decode_fetch_lines(&fetch, lines);
   }
   *chunk->fetch = fetch;
   _Alignas(64) int32_t sums[DIGITS][FA_TILE_FLOATS];
   FA_TILE_STORE(0, sums[0]);
   FA_TILE_STORE(1, sums[1]);
-  FA_TILE_STORE(2, sums[2]);
+  if (digits == 3) FA_TILE_STORE(2, sums[2]);
   const vec down = vec_set(1.0f / BASE);
   for (int64_t r = 0; r < rows; ++r, o += chunk->o_stride)
     UNROLL for (int64_t h = 0; h < 4; ++h) {
       const int64_t at = (4 * r + h) * 16;
-      vec x = _mm512_cvtepi32_ps(_mm512_load_si512(sums[2] + at));
-      x = vec_fma(x, down, _mm512_cvtepi32_ps(_mm512_load_si512(sums[1] + at)));
+      vec x = _mm512_cvtepi32_ps(_mm512_load_si512(sums[digits - 1] + at));
+      if (digits == 3) x = vec_fma(x, down, _mm512_cvtepi32_ps(_mm512_load_si512(sums[1] + at)));
       x = vec_fma(x, down, _mm512_cvtepi32_ps(_mm512_load_si512(sums[0] + at)));
       vec_store(o + h * 16, vec_fma(x, vec_set(steps[r]), vec_load(o + h * 16)));
     }
 }
 
 /* o in scratch: spans of 64 columns, of each the columns 4n, 4n + 1, 4n + 2, 4n + 3. */
-static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {
+FA_INLINE void accumulate(const fa_decode_chunk *chunk, const float *tile, int64_t rows, float *o, int digits) {
   const int64_t blocks = fa_ceil_div(chunk->keys, BLOCK), spans = fa_ceil_div(chunk->dim_v, SPAN);
   const int64_t lines = fa_decode_fetch_share(chunk->fetch, FA_DECODE_FETCH_ACCUMULATE,
                                               fa_ceil_div(rows, VALUE_ROWS) * spans * blocks);
@@ -250,12 +256,13 @@ static void accumulate(const fa_decode_chunk *chunk, float *tile, int64_t rows, 
     const int64_t some = fa_min(rows - r, VALUE_ROWS);
     float steps[VALUE_ROWS], *to = o + r * chunk->o_stride;
     if (some < VALUE_ROWS) memset(p, 0, sizeof p);
-    spread_weights(tile + r * FA_DECODE_KEYS, chunk->v_scale, some, p, steps);
+    spread_weights(tile + r * FA_DECODE_KEYS, chunk->v_scale, some, p, steps, digits);
     for (int64_t b = 0; b < blocks; b += is_whole ? BLOCKS : 1) {
       const spaced v = is_whole ? whole : rows_of(chunk->v + b * BLOCK, chunk->v_offset, chunk->dim_v, BLOCK, copy);
       for (int64_t n = 0; n < spans; ++n) {
         const spaced from = {v.base + span_start(n, SPAN, chunk->dim_v), v.stride};
-        values_span(chunk, p + b * FA_TILE_BYTES, steps, some, from, is_whole ? BLOCKS : 1, to + n * SPAN, lines);
+        values_span(chunk, p + b * FA_TILE_BYTES, steps, some, from, is_whole ? BLOCKS : 1, to + n * SPAN, lines,
+                    digits);
       }
     }
   }
@@ -271,7 +278,14 @@ static void store_o(float *to, const float *o, int64_t dim, fa_dtype kv_dtype) {
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
 
-static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, arrange_q, begin, end};
+static void accumulate_2(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {
+  accumulate(chunk, tile, rows, o, 2);
+}
+static void accumulate_3(const fa_decode_chunk *chunk, float *tile, int64_t rows, float *o) {
+  accumulate(chunk, tile, rows, o, 3);
+}
+static const fa_decode_isa two_digits = {load_q, scores, weigh, accumulate_2, add, store_o, arrange_q, begin, end, 0.0f};
+static const fa_decode_isa three_digits = {load_q, scores, weigh, accumulate_3, add, store_o, arrange_q, begin, end, 0.0f};
 
 fa_status fa_decode_int8_amx_prepare(fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;
@@ -286,5 +300,5 @@ fa_status fa_decode_int8_amx_prepare(fa_plan *plan) {
 
 fa_status fa_decode_int8_amx_run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {
   (void)stream;
-  return fa_decode_run(plan, args, workspace, &isa);
+  return fa_decode_run(plan, args, workspace, plan->problem.dtype == FA_BFLOAT16 ? &two_digits : &three_digits);
 }

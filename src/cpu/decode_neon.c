@@ -108,7 +108,7 @@ static void weigh(const fa_decode_chunk *chunk, const fa_score_rules *rules, int
 
 static void add(float *sum, const float *o, float weight, int64_t dim) { fa_decode_add(sum, o, weight, dim); }
 
-static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL};
+static const fa_decode_isa isa = {load_q, scores, weigh, accumulate, add, store_o, NULL, NULL, NULL, 0.0f};
 
 fa_status fa_decode_neon_prepare(fa_plan *plan) { return fa_decode_prepare(plan); }
 

@@ -11,7 +11,7 @@
  *
  * Scratch, of each thread, in the workspace: q and o [heads, rows, padded dim] fp32, one tile, row pointers.
  * Bound: reading K and V once. Measured results: the kernels' files and docs/performance.md. */
-#include "cpu/decode_split.h"
+#include "cpu/decode_layout.h"
 
 #include <math.h>
 
@@ -19,21 +19,12 @@
 #define LEAST_PART 256
 /* Longer parts leave the threads unevenly loaded at the end, and sum too many terms in one fp32. */
 #define LONGEST_PART 8192
-/* q and o of an item should stay in L2 beside the chunks that stream through it. */
-#define SCRATCH_GOAL (256 << 10)
 /* More than any sequence needs; bounds what a tuning file can ask for. */
 #define MOST_SPLITS 4096
 /* K and V of up to so many L2 caches (of each thread's core) are not fetched ahead: measured, docs/performance.md. */
 #define NEAR_CACHES 4
 /* Bytes read that are worth another thread. */
 #define THREAD_BYTES (96 << 10)
-
-/* Items [next, end) of one thread, a cache line to itself. A thread does its own first and then what others have left:
- * so the same keys meet the same core in the next run, and its L2 may still have them. */
-typedef struct share {
-  int64_t next, end;
-  char line[48];
-} share;
 
 typedef struct task {
   const fa_plan *plan;
@@ -50,61 +41,6 @@ typedef struct task {
   float *o;          /* [batch, splits, heads_q, max_seqlen_q, o_stride] */
   char *scratch;
 } task;
-
-/* One thread's scratch; sizes from the plan. */
-typedef struct scratch {
-  float *q, *o, *tile, *weights, *scales;
-  fa_part *parts;
-  fa_score_rules *rules;
-  const char **rows; /* [2 (k, v), 2 (this chunk, next), FA_DECODE_KEYS] */
-} scratch;
-
-static int64_t most_heads(const fa_attention_problem *p) {
-  const int64_t padded =
-      fa_round_up(p->head_dim_qk, FA_DECODE_PAD) + fa_round_up(p->head_dim_v, FA_DECODE_PAD);
-  const int64_t bytes =
-      p->heads_q / p->heads_kv * fa_max(p->max_seqlen_q, 1) * padded * (int64_t)sizeof(float);
-  return fa_min(fa_max(SCRATCH_GOAL / bytes, 1), p->heads_kv);
-}
-
-/* Lays scratch out at base (which may be NULL) and returns its size, a multiple of 64. */
-static int64_t lay_out_scratch(const fa_plan *plan, char *base, scratch *s) {
-  const fa_attention_problem *p = &plan->problem;
-  const int64_t heads = most_heads(p) * plan->group, rows = heads * fa_max(p->max_seqlen_q, 1);
-  int64_t at = 0;
-#define TAKE(field, type, count)                                \
-  do {                                                          \
-    if (base) s->field = (type *)(void *)(base + at);           \
-    at = fa_round_up(at + (int64_t)sizeof(type) * (count), 64); \
-  } while (0)
-  TAKE(q, float, rows *fa_round_up(p->head_dim_qk, FA_DECODE_PAD));
-  TAKE(o, float, (rows + FA_DECODE_SLACK) * fa_round_up(p->head_dim_v, FA_DECODE_PAD));
-  TAKE(tile, float, FA_DECODE_TILE *FA_DECODE_KEYS);
-  TAKE(scales, float, 2 * FA_DECODE_KEYS);
-  TAKE(weights, float, plan->kv_splits);
-  TAKE(parts, fa_part, rows);
-  TAKE(rules, fa_score_rules, heads);
-  TAKE(rows, const char *, 4 * FA_DECODE_KEYS);
-#undef TAKE
-  return at;
-}
-
-/* Offsets of what lies in the workspace before the threads' scratch. */
-typedef struct layout {
-  int64_t shares, parts, o, scratch, end;
-} layout;
-
-static layout lay_out(const fa_plan *plan) {
-  const fa_attention_problem *p = &plan->problem;
-  const int64_t rows = plan->kv_splits > 1 ? p->batch * plan->kv_splits * p->heads_q * p->max_seqlen_q : 0;
-  layout l;
-  l.shares = fa_round_up(p->batch * p->heads_kv * (int64_t)sizeof(int32_t), 64);
-  l.parts = l.shares + plan->context->threads * (int64_t)sizeof(share);
-  l.o = l.parts + fa_round_up(rows * (int64_t)sizeof(fa_part), 64);
-  l.scratch = l.o + rows * fa_round_up(p->head_dim_v, FA_DECODE_PAD) * (int64_t)sizeof(float);
-  l.end = l.scratch + plan->context->threads * lay_out_scratch(plan, NULL, NULL);
-  return l;
-}
 
 fa_status fa_decode_prepare(fa_plan *plan) {
   const fa_attention_problem *p = &plan->problem;
@@ -275,10 +211,20 @@ static void work_part(const task *t, const fa_decode_isa *isa, int64_t b, int64_
   }
 }
 
-static int is_finite(const float *values, int64_t count) {
-  int32_t bad = 0;
-  for (int64_t i = 0; i < count; ++i) bad |= (fa_float_bits(values[i]) & 0x7f800000u) == 0x7f800000u;
-  return !bad;
+/* Whether vector loops lost something: a masked key multiplied by 0, and 0 * NaN is NaN; an infinity; or, in loops that take
+ * subnormals as 0, all of V. */
+static int is_suspect(const scratch *s, const fa_decode_isa *isa, int64_t rows, int64_t stride) {
+  const int32_t least = (int32_t)fa_float_bits(isa->least_o);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float *o = s->o + r * stride;
+    int32_t most = 0; /* signed, as SSE2 compares */
+    for (int64_t d = 0; d < stride; ++d) {
+      const int32_t size = (int32_t)(fa_float_bits(o[d]) & 0x7fffffffu);
+      most = size > most ? size : most;
+    }
+    if (most >= 0x7f800000 || (most < least && s->parts[r].sum > 0.0f)) return 1;
+  }
+  return 0;
 }
 
 /* -------------------------------------------------------------- results */
@@ -351,9 +297,7 @@ static void work_item(const task *t, int64_t item, const scratch *s) {
 
   const fa_decode_isa *isa = t->isa;
   work_part(t, isa, b, first, heads, keys, span_b.queries, s);
-  /* A vector loop multiplies masked keys by 0, and 0 * NaN is NaN: what is not finite is done again, exactly.
-   */
-  if (isa != &fa_decode_isa_c && !is_finite(s->o, heads * rows * t->o_stride)) {
+  if (isa != &fa_decode_isa_c && is_suspect(s, isa, heads * rows, t->o_stride)) {
     isa = &fa_decode_isa_c;
     work_part(t, isa, b, first, heads, keys, span_b.queries, s);
   }

@@ -97,6 +97,7 @@ typedef struct fa_decode_isa {
   /* Of each thread, before and after all others. */
   void (*begin)(void);
   void (*end)(void);
+  float least_o; /* rows of o all below this are done again by fa_decode_isa_c */
 } fa_decode_isa;
 
 extern const fa_decode_isa fa_decode_isa_c; /* never multiplies a masked key: the exact one */
