@@ -294,7 +294,8 @@ fa_status fa_attention_run(const fa_plan *plan, const fa_attention_args *args, v
                      WORKSPACE_ALIGNMENT);
   }
   const int64_t rows = plan->problem.ragged_q ? plan->problem.total_seqlen_q : plan->problem.max_seqlen_q;
-  if (rows == 0 && plan->problem.seqlen_new == 0) return FA_OK;
+  if (rows == 0 && plan->problem.seqlen_new == 0) /* nothing to do, unless the lengths say otherwise */
+    return plan->context->backend->memory_is_host ? fa_check_lengths(&plan->problem, &given) : FA_OK;
   return plan->context->backend->run(plan, &given, workspace, stream);
 }
 

@@ -202,6 +202,34 @@ static void lengths_out_of_range(void **state) {
   refused(s, FA_ERROR_ARGUMENT, "page_table", "-1");
 }
 
+/* No row in all, but an entry with one: refused, not taken for nothing to do. */
+static void rows_that_the_tensor_has_not(void **state) {
+  (void)state;
+  float k[DIM] = {0};
+  int32_t cu[2] = {0, 1};
+  fa_context *context;
+  fa_plan *plan;
+  fa_attention_problem problem = FA_ATTENTION_PROBLEM_INIT;
+  problem.batch = problem.heads_q = problem.heads_kv = problem.max_seqlen_q = problem.max_seqlen_kv = 1;
+  problem.head_dim_qk = problem.head_dim_v = DIM;
+  problem.ragged_q = 1;
+  problem.total_seqlen_q = 0;
+  assert_int_equal(fa_context_create(NULL, &context), FA_OK);
+  assert_int_equal(fa_plan_create(context, &problem, &plan), FA_OK);
+  fa_attention_args args = FA_ATTENTION_ARGS_INIT;
+  const fa_tensor tensor = {k, DIM, DIM, DIM};
+  args.q = args.k = args.v = args.o = tensor;
+  args.cu_seqlens_q = cu;
+  static _Alignas(64) unsigned char workspace[1 << 20];
+  assert_true(fa_plan_workspace_bytes(plan) <= sizeof workspace);
+  assert_int_equal(fa_attention_run(plan, &args, workspace, sizeof workspace, NULL), FA_ERROR_ARGUMENT);
+  assert_non_null(strstr(fa_last_error(), "cu_seqlens_q"));
+  cu[1] = 0;
+  assert_int_equal(fa_attention_run(plan, &args, workspace, sizeof workspace, NULL), FA_OK);
+  fa_plan_destroy(plan);
+  fa_context_destroy(context);
+}
+
 static void workspaces(void **state) {
   setting *s = *state;
   const size_t bytes = fa_plan_workspace_bytes(s->plan);
@@ -272,6 +300,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(strides_that_are_not_read, make_plan, drop_plan),
       cmocka_unit_test_setup_teardown(lengths_out_of_range, make_plan, drop_plan),
       cmocka_unit_test_setup_teardown(workspaces, make_plan, drop_plan),
+      cmocka_unit_test(rows_that_the_tensor_has_not),
       cmocka_unit_test(merging)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }
