@@ -68,4 +68,5 @@ static double multiply(int64_t rounds, volatile float *sink) {
   return (double)rounds * (double)STEPS * 4.0 * (16.0 * 16.0 * 32.0 * 2.0);
 }
 
-const fa_roof_unit fa_roof_amx = {"amx", "amx_bf16", 1u << FA_FLOAT16 | 1u << FA_BFLOAT16, "AMX bf16, real data, tiles from L1", multiply, NULL};
+const fa_roof_unit fa_roof_amx = {"amx", "amx_bf16", 1u << FA_FLOAT16 | 1u << FA_BFLOAT16, "AMX bf16, real data, tiles from L1",
+                                  multiply, NULL};

@@ -20,4 +20,5 @@ static inline float lane(chain x) { return vaddvq_f32(x); }
 
 #include "bench_roof_chains.h"
 
-const fa_roof_unit fa_roof_neon_fhm = {"neon_fhm", "neon_fhm", 1u << FA_FLOAT16, "NEON fp16 multiply-add into fp32", multiply, NULL};
+const fa_roof_unit fa_roof_neon_fhm = {"neon_fhm", "neon_fhm", 1u << FA_FLOAT16, "NEON fp16 multiply-add into fp32",
+                                       multiply, NULL};

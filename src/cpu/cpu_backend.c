@@ -54,7 +54,8 @@ static fa_status device_describe(int32_t index, fa_device_info *info) {
            isa & FA_CPU_AVX512 ? " avx512" : "", isa & FA_CPU_AVX512_VNNI ? " avx512_vnni" : "",
            isa & FA_CPU_AVX512_BF16 ? " avx512_bf16" : "", isa & FA_CPU_AMX_BF16 ? " amx_bf16" : "",
            isa & FA_CPU_AMX_INT8 ? " amx_int8" : "",
-           isa & FA_CPU_NEON ? " neon" : "", isa & FA_CPU_NEON_FHM ? " neon_fhm" : "", isa & FA_CPU_NEON_BF16 ? " neon_bf16" : "");
+           isa & FA_CPU_NEON ? " neon" : "", isa & FA_CPU_NEON_FHM ? " neon_fhm" : "",
+           isa & FA_CPU_NEON_BF16 ? " neon_bf16" : "");
   info->name = "cpu";
   info->description = description;
   info->isa = isa_text;

@@ -226,7 +226,8 @@ static void load_q(float *to, const char *q, int64_t dim, fa_dtype dtype, fa_dty
   (void)dtype, (void)kv_dtype;
   __mmask32 bad = 0;
   for (int64_t d = 0; d < dim; d += 32) {
-    const __m512i x = load_32(q + 2 * d, keep_of(dim - d), 0, FA_BFLOAT16, NULL), size = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff));
+    const __m512i x = load_32(q + 2 * d, keep_of(dim - d), 0, FA_BFLOAT16, NULL);
+    const __m512i size = _mm512_and_si512(x, _mm512_set1_epi16(0x7fff));
     bad |= _mm512_cmpgt_epu16_mask(size, _mm512_set1_epi16(LARGEST_OF_Q));
     bad |= _mm512_cmplt_epu16_mask(_mm512_sub_epi16(size, _mm512_set1_epi16(1)), _mm512_set1_epi16(0x7f)); /* subnormal */
     _mm512_storeu_si512((char *)to + 2 * d, x);

@@ -11,8 +11,9 @@
  * digit; the weights four times, digit h of key j at byte 4j + h of row 4r + h, which sums the columns 4n + h of V. The last
  * 64 elements of a row that is no multiple of 64 overlap the ones before.
  *
- * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). A row of q or of weights whose digits cannot
- * be had (not finite, or all of it below LEAST) becomes NaN, and the driver does again in plain C what is not finite.
+ * Level one: the keys of a part, level two: chunks of 64 keys (decode_split.c). A row of q whose digits cannot be had
+ * (not finite, or all of it below LEAST) and weights that are not finite become NaN, and the driver does again in plain C
+ * what is not finite.
  * Bound: reading K and V once. Measured: docs/performance.md. */
 #include "core/kernel_declarations.h"
 #include "cpu/decode_tiles_amx.h"
@@ -26,6 +27,7 @@ enum {
 #define LARGEST_DIGIT 127.0f
 #define BASE 128.0f
 #define LEAST 1e-30f
+#define UP 0x1p120f /* the least subnormal number times this is more than LEAST */
 
 /* ------------------------------------------------------------------------- digits */
 
@@ -194,11 +196,13 @@ FA_INLINE void spread_weights(const float *tile, const float *v_scale, int64_t r
       w[b] = vec_mul(vec_load(tile + r * FA_DECODE_KEYS + b * BLOCK), vec_load(v_scale + b * BLOCK));
       most = _mm512_max_epu32(most, magnitude(w[b]));
     }
-    const digit_step s = step_of(_mm512_reduce_max_epu32(most));
-    steps[r] = s.step;
+    const uint32_t bits = _mm512_reduce_max_epu32(most);
+    const float up = fa_float_from_bits(bits) < LEAST ? UP : 1.0f; /* far below the maximum so far, or small scales */
+    const digit_step s = step_of(bits < 0x7f800000u ? fa_float_bits(fa_float_from_bits(bits) * up) : bits);
+    steps[r] = s.step / up;
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
       __m512i digit[DIGITS];
-      to_digits(vec_mul(w[b], vec_set(s.inverse)), digit, digits);
+      to_digits(vec_mul(vec_mul(w[b], vec_set(up)), vec_set(s.inverse)), digit, digits);
       UNROLL for (int t = 0; t < digits; ++t) {
         char *to = p + (t * BLOCKS + b) * FA_TILE_BYTES + 4 * r * ROW_BYTES;
         __m512i byte = _mm512_and_si512(digit[t], _mm512_set1_epi32(0xff));

@@ -41,7 +41,7 @@ static int64_t lay_out_scratch(const fa_plan *plan, char *base, scratch *s) {
     at = fa_round_up(at + (int64_t)sizeof(type) * (count), 64); \
   } while (0)
   TAKE(q, float, rows *fa_round_up(p->head_dim_qk, FA_DECODE_PAD));
-  TAKE(o, float, (rows + FA_DECODE_SLACK) * fa_round_up(p->head_dim_v, FA_DECODE_PAD));
+  TAKE(o, float, (rows + most_heads(p) * FA_DECODE_SLACK) * fa_round_up(p->head_dim_v, FA_DECODE_PAD));
   TAKE(tile, float, FA_DECODE_TILE *FA_DECODE_KEYS);
   TAKE(scales, float, 2 * FA_DECODE_KEYS);
   TAKE(weights, float, plan->kv_splits);

@@ -117,6 +117,12 @@ static void read_scales(const task *t, const fa_tensor *scale, int64_t b, int64_
 /* Query heads whose rows make up a tile. */
 static int64_t tile_heads(int64_t queries) { return fa_max(FA_DECODE_TILE / queries, 1); }
 
+/* Where the rows of o of the block's head begin in scratch: with slack behind each, so that what one head's loops write
+ * behind their rows is nobody's. */
+static int64_t first_o_row(const task *t, int64_t head, int64_t queries) {
+  return head * (t->plan->group * queries + FA_DECODE_SLACK);
+}
+
 /* One chunk of one KV head: `head` counts within the block, rows are worked on in tiles of whole query heads.
  */
 static void work_chunk(const task *t, const fa_decode_isa *isa, fa_decode_chunk *chunk, int64_t head,
@@ -124,10 +130,10 @@ static void work_chunk(const task *t, const fa_decode_isa *isa, fa_decode_chunk 
   const int64_t group = t->plan->group, step = tile_heads(queries);
   for (int64_t g = 0; g < group; g += step) {
     const int64_t row = (head * group + g) * queries, rows = fa_min(step, group - g) * queries;
+    float *o = s->o + (first_o_row(t, head, queries) + g * queries) * t->o_stride;
     isa->scores(chunk, s->q + row * t->q_stride, rows, s->tile);
-    isa->weigh(chunk, s->rules + head * group + g, queries, rows, s->tile, s->parts + row,
-               s->o + row * t->o_stride);
-    isa->accumulate(chunk, s->tile, rows, s->o + row * t->o_stride);
+    isa->weigh(chunk, s->rules + head * group + g, queries, rows, s->tile, s->parts + row, o);
+    isa->accumulate(chunk, s->tile, rows, o);
   }
 }
 
@@ -147,7 +153,7 @@ static void start_part(const task *t, const fa_decode_isa *isa, int64_t b, int64
       s->parts[row] = nothing;
     }
   }
-  memset(s->o, 0, (size_t)(row * t->o_stride) * sizeof(float));
+  memset(s->o, 0, (size_t)(first_o_row(t, heads, queries) * t->o_stride) * sizeof(float));
   if (!isa->arrange_q) return;
   const int64_t step = tile_heads(queries);
   for (int64_t h = 0; h < heads; ++h)
@@ -254,12 +260,12 @@ static void join_row(const task *t, int64_t b, int64_t head_q, int64_t i, const 
   write_row(t, b, head_q, i, sum, lse);
 }
 
-/* Rows of KV heads [first, first + heads) that were worked on, from scratch to where they belong. */
-static void finish_rows(const task *t, const fa_decode_isa *isa, int64_t b, int64_t part, const span *span_b,
-                        int64_t first, int64_t heads, const scratch *s) {
+/* Rows of one KV head that were worked on, from scratch to where they belong. */
+static void finish_head(const task *t, const fa_decode_isa *isa, int64_t b, int64_t part, const span *span_b, int64_t head,
+                        const scratch *s) {
   const fa_attention_problem *p = &t->plan->problem;
   int64_t row = 0;
-  for (int64_t h = first * t->plan->group; h < (first + heads) * t->plan->group; ++h) {
+  for (int64_t h = head * t->plan->group; h < (head + 1) * t->plan->group; ++h) {
     for (int64_t i = 0; i < span_b->queries; ++i, ++row) {
       float alone[FA_DECODE_MAX_DIM];
       const int is_alone = span_b->parts == 1;
@@ -273,6 +279,17 @@ static void finish_rows(const task *t, const fa_decode_isa *isa, int64_t b, int6
         t->parts[part_row(t, b, part, h, i)] = *mine;
     }
   }
+}
+
+/* The same scratch as the block's head has it, when it is worked on alone. */
+static scratch scratch_of_head(const task *t, const scratch *s, int64_t head, int64_t queries) {
+  const int64_t row = head * t->plan->group * queries;
+  scratch own = *s;
+  own.q += row * t->q_stride;
+  own.o += first_o_row(t, head, queries) * t->o_stride;
+  own.parts += row;
+  own.rules += head * t->plan->group;
+  return own;
 }
 
 static void join_block(const task *t, int64_t b, const span *span_b, int64_t first, int64_t heads,
@@ -295,13 +312,16 @@ static void work_item(const task *t, int64_t item, const scratch *s) {
   const fa_key_range keys = {begin, fa_min(begin + span_b.length, span_b.keys.end)};
   const int64_t rows = t->plan->group * span_b.queries;
 
-  const fa_decode_isa *isa = t->isa;
-  work_part(t, isa, b, first, heads, keys, span_b.queries, s);
-  if (isa != &fa_decode_isa_c && is_suspect(s, isa, heads * rows, t->o_stride)) {
-    isa = &fa_decode_isa_c;
-    work_part(t, isa, b, first, heads, keys, span_b.queries, s);
+  work_part(t, t->isa, b, first, heads, keys, span_b.queries, s);
+  for (int64_t h = 0; h < heads; ++h) { /* each by itself: the block must not change what is done again */
+    const scratch own = scratch_of_head(t, s, h, span_b.queries);
+    const fa_decode_isa *isa = t->isa;
+    if (isa != &fa_decode_isa_c && is_suspect(&own, isa, rows, t->o_stride)) {
+      isa = &fa_decode_isa_c;
+      work_part(t, isa, b, first + h, 1, keys, span_b.queries, &own);
+    }
+    finish_head(t, isa, b, part, &span_b, first + h, &own);
   }
-  finish_rows(t, isa, b, part, &span_b, first, heads, s);
   if (span_b.parts == 1) return;
   int32_t *finished = t->finished + b * t->blocks + block;
   if (__atomic_add_fetch(finished, 1, __ATOMIC_ACQ_REL) == (int32_t)span_b.parts)
@@ -310,7 +330,7 @@ static void work_item(const task *t, int64_t item, const scratch *s) {
 
 static void body(void *shared, fa_cpu_work *work, int thread) {
   const task *t = shared;
-  scratch s;
+  scratch s = {0};
   lay_out_scratch(t->plan, t->scratch + thread * lay_out_scratch(t->plan, NULL, NULL), &s);
   (void)work;
   if (t->isa->begin) t->isa->begin();

@@ -1,5 +1,5 @@
-/* Split-KV decode: what the driver (decode_split.c) and the loops each instruction set writes (decode_c.c,
- * decode_avx2.c, decode_avx512.c) say to each other, and the softmax they share.
+/* Split-KV decode: what the driver (decode_split.c) and the loops of each kernel (decode_c.c and decode_<isa>.c) say to each
+ * other, and the softmax they share.
  *
  * At most FA_DECODE_ROWS queries a sequence meet a long cache, so everything is about reading K and V once:
  * the `group * queries` score rows that share a KV head are worked on together, a chunk of keys at a time.
@@ -15,7 +15,7 @@ enum {
   FA_DECODE_KEYS = 64, /* keys a chunk (level 2): its scores stay in L1 */
   FA_DECODE_TILE = 64, /* score rows of one tile */
   FA_DECODE_PAD = 64,  /* rows of q and o in scratch are padded to a multiple of this, with zeros */
-  FA_DECODE_SLACK = 8, /* rows behind the last one of o in scratch that `accumulate` may write */
+  FA_DECODE_SLACK = 8, /* rows behind a KV head's of o in scratch that `accumulate` may write */
   FA_DECODE_MAX_DIM = 576
 };
 

@@ -38,7 +38,7 @@ FA_INLINE int is_spaced(const char *const *rows, int64_t count) {
 
 /* `count` rows as a tile load takes them: where they lie, or copied (rows from `keys` on repeat the last). */
 FA_INLINE spaced rows_of(const char *const *rows, int64_t offset, int64_t bytes, int64_t count,
-                             char copy[BLOCK * MOST_ROW_BYTES]) {
+                         char copy[BLOCK * MOST_ROW_BYTES]) {
   if (is_spaced(rows, count)) return (spaced){rows[0] + offset, rows[1] - rows[0]};
   const int64_t stride = fa_round_up(bytes, ROW_BYTES);
   for (int64_t j = 0; j < BLOCK; ++j) memcpy(copy + j * stride, rows[j] + offset, (size_t)bytes);

@@ -9,7 +9,7 @@
  * three products, so that loads are not the limit they are for bf16.
  *
  * Infinities, NaN and values beyond 2^60 have no such sum, and the tile unit takes subnormal numbers as zero, which matters
- * where all of V is below 2^-70: such super-blocks are done by the fp32 tiles of prefill_tiles.h.
+ * where all of V is below 2^-70: what meets them, a sub-block of Q or a KV head, is done by the fp32 tiles of prefill_tiles.h.
  *
  * Bound: arithmetic; 12 (fp32) or 7 (fp16) times 2 S_q S_kv D_pad operations a head. Measured times: docs/performance.md, "AMX
  * prefill". */

@@ -56,8 +56,8 @@ FA_AMX_INLINE __m512i fa_amx_load_mask(const fa_score_rules *rules, int64_t row,
   return _mm512_cvtepu16_epi32(_mm256_load_si256((const __m256i *)kept));
 }
 
-/* Scores of queries [row, row + rows) and keys [key, key + keys), at most 16 and 32, from q . k to those of the rules; s: [32 keys]
- * [16 queries]. scale is positive; key_scales: of quantised keys, or NULL. A key that is masked out becomes -INFINITY. */
+/* Scores of queries [row, row + rows) and keys [key, key + keys), at most 16 and 32, from q . k to those of the rules; s:
+ * [32 keys][16 queries]. scale is positive; key_scales: of quantised keys, or NULL. A key that is masked out becomes -INFINITY. */
 FA_AMX_INLINE void fa_amx_apply_rules(const fa_score_rules *rules, float scale, const float *key_scales, float *s,
                                       int64_t row, int64_t rows, int64_t key, int64_t keys) {
   const __m512 nothing = _mm512_set1_ps(-INFINITY), least = _mm512_set1_ps(FA_AMX_LEAST_SCORE);

@@ -6,6 +6,13 @@
 
 typedef __m512i fa_emulated_tile[16];
 static _Thread_local fa_emulated_tile fa_emulated_tiles[8];
+static _Thread_local int fa_emulated_is_configured;
+
+/* The processor raises a fault where tiles are used without a configuration. */
+FA_AMX_INLINE __m512i *fa_emulated_tile_of(int tile) {
+  if (!fa_emulated_is_configured) __builtin_trap();
+  return fa_emulated_tiles[tile];
+}
 
 FA_AMX_INLINE void fa_emulated_load(__m512i *tile, const void *address, int64_t stride) {
   for (int r = 0; r < 16; ++r) tile[r] = _mm512_loadu_si512((const char *)address + r * stride);
@@ -55,17 +62,21 @@ static __attribute__((noinline, unused)) void fa_emulated_multiply_int8(__m512i 
   }
 }
 
-#define FA_TILE_LOAD_ROWS(tile, address, stride) fa_emulated_load(fa_emulated_tiles[tile], address, stride)
+#define FA_TILE_LOAD_ROWS(tile, address, stride) fa_emulated_load(fa_emulated_tile_of(tile), address, stride)
 #define FA_TILE_LOAD(tile, address) FA_TILE_LOAD_ROWS(tile, address, 64)
 #define FA_TILE_STREAM(tile, address) FA_TILE_LOAD(tile, address)
-#define FA_TILE_STORE(tile, address) fa_emulated_store(fa_emulated_tiles[tile], address, 64)
-#define FA_TILE_STORE_ROWS(tile, address, stride) fa_emulated_store(fa_emulated_tiles[tile], address, stride)
-#define FA_TILE_ZERO(tile) memset(fa_emulated_tiles[tile], 0, sizeof(fa_emulated_tile))
-#define FA_TILE_MULTIPLY(c, a, b) fa_emulated_multiply(fa_emulated_tiles[c], fa_emulated_tiles[a], fa_emulated_tiles[b])
+#define FA_TILE_STORE(tile, address) fa_emulated_store(fa_emulated_tile_of(tile), address, 64)
+#define FA_TILE_STORE_ROWS(tile, address, stride) fa_emulated_store(fa_emulated_tile_of(tile), address, stride)
+#define FA_TILE_ZERO(tile) memset(fa_emulated_tile_of(tile), 0, sizeof(fa_emulated_tile))
+#define FA_TILE_MULTIPLY(c, a, b) \
+  fa_emulated_multiply(fa_emulated_tile_of(c), fa_emulated_tile_of(a), fa_emulated_tile_of(b))
 #define FA_TILE_MULTIPLY_INT8(c, a, b) \
-  fa_emulated_multiply_int8(fa_emulated_tiles[c], fa_emulated_tiles[a], fa_emulated_tiles[b])
+  fa_emulated_multiply_int8(fa_emulated_tile_of(c), fa_emulated_tile_of(a), fa_emulated_tile_of(b))
 
-FA_AMX_INLINE void fa_tiles_configure(void) {}
-FA_AMX_INLINE void fa_tiles_release(void) {}
+FA_AMX_INLINE void fa_tiles_configure(void) {
+  memset(fa_emulated_tiles, 0, sizeof fa_emulated_tiles);
+  fa_emulated_is_configured = 1;
+}
+FA_AMX_INLINE void fa_tiles_release(void) { fa_emulated_is_configured = 0; }
 
 #endif

@@ -162,6 +162,7 @@ static int int8_cache(fa_context *context, const char *kernel, fa_dtype dtype) {
   expect(context, kernel, dtype, FA_INT8, 0.1f, 0.1f, 0.0f, 0.2f);
   expect(context, kernel, dtype, FA_INT8, 4.0f, 4.0f, 1.0f, 0.2f); /* scores of hundreds */
   expect(context, kernel, dtype, FA_INT8, 1.0f, 0x1p20f, 1.0f, 0x1p-20f);
+  expect(context, kernel, dtype, FA_INT8, 0.1f, 0.1f, 0x1p-101f, 0.2f); /* the weights' steps are nearly nothing */
   if (dtype == FA_FLOAT16) return ran;
   expect(context, kernel, dtype, FA_INT8, 0x1p-110f, 0x1p100f, 1.0f, 0x1p10f); /* q's steps would be subnormal */
   expect(context, kernel, dtype, FA_INT8, 0x1p60f, 0x1p56f, 1.0f, 0x1p-119f);
@@ -212,6 +213,83 @@ static int hidden_nan(fa_context *context, const char *kernel, fa_dtype dtype) {
   return ran;
 }
 
+/* ------------------------------------------------------------ the same bits on any threads */
+
+/* Heads that lie side by side are worked on together, how many depends on the threads: one head's V must not change what
+ * comes out for its neighbours. Groups of 3 rows: no tile's. */
+enum { KV_HEADS = 8, GROUP = 3, WIDE = 128, TOKENS = 256 };
+
+static void fill_heads(uint8_t *to, int64_t count, fa_dtype dtype, unsigned seed) {
+  for (int64_t i = 0; i < count; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    store(to, (int)i, dtype == FA_INT8 ? (float)((int)(seed >> 24) - 128) : ((float)(seed >> 8) / (1 << 23) - 1.0f), dtype);
+  }
+}
+
+static int bits_of_threads(const char *kernel, fa_dtype kv_dtype, float odd) {
+  enum { Q_COUNT = KV_HEADS * GROUP * WIDE, KV_COUNT = TOKENS * KV_HEADS * WIDE };
+  static uint8_t q[Q_COUNT * 4], k[KV_COUNT * 4], v[KV_COUNT * 4], o[2][Q_COUNT * 4];
+  static float lse[2][KV_HEADS * GROUP], scales[KV_HEADS];
+  fill_heads(q, Q_COUNT, FA_BFLOAT16, 1);
+  fill_heads(k, KV_COUNT, kv_dtype, 2);
+  fill_heads(v, KV_COUNT, kv_dtype, 3);
+  for (int h = 0; h < KV_HEADS; h++) scales[h] = kv_dtype == FA_INT8 && h == 3 ? odd : 0.01f;
+  for (int j = 0; j < TOKENS && kv_dtype != FA_INT8; j++)
+    for (int d = 0; d < WIDE; d++) store(v, (j * KV_HEADS + 3) * WIDE + d, odd, kv_dtype);
+  for (int n = 0; n < 2; n++) {
+    fa_context *context;
+    fa_plan *plan;
+    fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
+    options.threads = n == 0 ? 1 : 3;
+    assert_int_equal(fa_context_create(&options, &context), FA_OK);
+    fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
+    p.dtype = FA_BFLOAT16;
+    p.kv_dtype = kv_dtype;
+    p.batch = 1;
+    p.heads_q = KV_HEADS * GROUP;
+    p.heads_kv = KV_HEADS;
+    p.max_seqlen_q = 1;
+    p.max_seqlen_kv = TOKENS;
+    p.head_dim_qk = p.head_dim_v = WIDE;
+    p.has_lse = 1;
+    p.kv_splits = 1;
+    p.kernel = kernel;
+    if (fa_plan_create(context, &p, &plan) != FA_OK) {
+      fa_context_destroy(context);
+      return 0;
+    }
+    fa_attention_args a = FA_ATTENTION_ARGS_INIT;
+    const fa_tensor kv = {k, TOKENS * KV_HEADS * WIDE, KV_HEADS * WIDE, WIDE}, scale = {scales, 0, 0, 1};
+    a.q = a.o = (fa_tensor){q, Q_COUNT, Q_COUNT, WIDE};
+    a.k = a.v = kv;
+    a.v.data = v;
+    a.o.data = o[n];
+    a.k_scale = a.v_scale = scale;
+    a.lse = lse[n];
+    a.lse_stride_head = 1;
+    a.lse_stride_batch = KV_HEADS * GROUP;
+    memset(o[n], 0xff, sizeof o[n]);
+    void *workspace;
+    assert_int_equal(fa_buffer_allocate(context, fa_plan_workspace_bytes(plan), &workspace), FA_OK);
+    if (fa_attention_run(plan, &a, workspace, fa_plan_workspace_bytes(plan), NULL) != FA_OK) fail_msg("%s", fa_last_error());
+    fa_buffer_free(context, workspace);
+    fa_plan_destroy(plan);
+    fa_context_destroy(context);
+  }
+  if (memcmp(o[0], o[1], Q_COUNT * 2) != 0 || memcmp(lse[0], lse[1], sizeof lse[0]) != 0)
+    fail_msg("%s, V of one head %g: other bits on 3 threads than on 1", kernel, (double)odd);
+  return 1;
+}
+
+static int threads(fa_context *context, const char *kernel, fa_dtype dtype) {
+  static const float odd[] = {0.5f, 0.0f, 0x1p-130f, INFINITY, NAN};
+  (void)context;
+  int ran = 0;
+  for (size_t n = 0; dtype == FA_BFLOAT16 && n < sizeof odd / sizeof *odd; n++)
+    ran |= bits_of_threads(kernel, FA_BFLOAT16, odd[n]) | bits_of_threads(kernel, FA_INT8, odd[n]);
+  return ran;
+}
+
 static void every_decode_kernel(fa_context *context, extreme test) {
   for (int32_t n = 0; n < fa_kernel_count(); n++) {
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
@@ -233,6 +311,7 @@ TEST(int8_cache)
 TEST(fp8_cache)
 TEST(small_beside_large)
 TEST(hidden_nan)
+TEST(threads)
 
 static int open_context(void **state) { return fa_context_create(NULL, (fa_context **)state) != FA_OK; }
 static int close_context(void **state) {
@@ -247,6 +326,7 @@ int main(void) {
       cmocka_unit_test(test_fp8_cache),
       cmocka_unit_test(test_small_beside_large),
       cmocka_unit_test(test_hidden_nan),
+      cmocka_unit_test(test_threads),
   };
   return cmocka_run_group_tests(tests, open_context, close_context);
 }
