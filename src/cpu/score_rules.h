@@ -38,14 +38,14 @@ static inline fa_score_rules fa_score_rules_of(const fa_plan *plan, const fa_att
   rules.seqlen_kv = seqlen_kv;
   rules.band = fa_band_of(p, seqlen_q, seqlen_kv);
   if (p->has_alibi) rules.slope = args->alibi_slopes[b * args->alibi_stride_batch + h];
-  if (p->has_bias) {
+  if (p->has_bias && args->bias.data) { /* NULL: no query meets a key */
     const int64_t size = (int64_t)fa_dtype_size(p->bias_dtype);
     rules.bias_dtype = p->bias_dtype;
     rules.bias = (const char *)args->bias.data +
                  (b * args->bias.stride_batch + h * args->bias.stride_head) * size;
     rules.bias_stride = args->bias.stride_seq * size;
   }
-  if (p->has_mask) {
+  if (p->has_mask && args->mask.data) {
     rules.mask = (const uint8_t *)args->mask.data + b * args->mask.stride_batch + h * args->mask.stride_head;
     rules.mask_stride = args->mask.stride_seq;
   }
