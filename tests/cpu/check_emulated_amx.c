@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "check/check.h"
-#include "prefill_kernels.h"
+#include "cpu_kernels.h"
 
 int main(int argc, char **argv) {
   if (lacks_emulated_amx()) return TEST_SKIPPED;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "cpu_kernels.h"
 
 /* Rows in fours, twos and one; keys of two chunks, in no multiple of 4; a dimension of no multiple of 32. */
 enum { HEADS = 7, QUERIES = 1, KEYS = 83, MOST_DIM = 200 };
@@ -291,11 +292,8 @@ static int threads(fa_context *context, const char *kernel, fa_dtype dtype) {
 }
 
 static void every_decode_kernel(fa_context *context, extreme test) {
-  for (int32_t n = 0; n < fa_kernel_count(); n++) {
-    fa_kernel_info info = FA_KERNEL_INFO_INIT;
-    assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
-    if (!info.available || info.is_baseline || strcmp(info.device, "cpu") != 0 || strcmp(info.operation, "decode") != 0)
-      continue;
+  fa_kernel_info info;
+  for (int32_t n = -1; next_cpu_kernel("decode", &n, &info);) {
     int ran = 0;
     for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++)
       if (info.dtypes & 1u << dtype) ran |= test(context, info.name, (fa_dtype)dtype);
@@ -320,6 +318,7 @@ static int close_context(void **state) {
 }
 
 int main(void) {
+  if (lacks_emulated_amx()) return TEST_SKIPPED;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_bf16_cache),
       cmocka_unit_test(test_int8_cache),

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "prefill_kernels.h"
+#include "cpu_kernels.h"
 
 enum { ROWS = 80, /* more than a key block of the plain-C kernel */ DIM = 48, COUNT = ROWS * DIM };
 
@@ -172,7 +172,7 @@ typedef void (*extreme)(fa_context *context, const char *kernel, tensors *t);
 
 static void every_prefill_kernel(fa_context *context, extreme test, uint32_t needed) {
   fa_kernel_info info;
-  for (int32_t n = -1; next_prefill_kernel(&n, &info);) {
+  for (int32_t n = -1; next_cpu_kernel("prefill", &n, &info);) {
     if (!(info.dtypes & 1u << FA_FLOAT32) || needed & ~info.features) continue;
     tensors *t = ordinary();
     print_message("%s\n", info.name);

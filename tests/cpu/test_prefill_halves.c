@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
-#include "prefill_kernels.h"
+#include "cpu_kernels.h"
 
 enum { ROWS = 47, DIM = 37, COUNT = ROWS * DIM }; /* no multiple of a tile's rows, keys, or of 8 or 4 */
 
@@ -163,7 +163,7 @@ static void hidden_nan(fa_context *context, const char *kernel, fa_dtype dtype) 
 
 static void every_prefill_kernel(fa_context *context, extreme test) {
   fa_kernel_info info;
-  for (int32_t n = -1; next_prefill_kernel(&n, &info);) {
+  for (int32_t n = -1; next_cpu_kernel("prefill", &n, &info);) {
     if (strcmp(info.name, "prefill_bf16_amx") == 0) continue; /* says itself that it takes subnormals as 0 */
     print_message("%s\n", info.name);
     for (int dtype = FA_FLOAT16; dtype <= FA_BFLOAT16; dtype++)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "cpu_kernels.h"
 
 enum { HEADS = 2, ROWS = 90, KEYS = 150, DIM = 40, MOST_BYTES = HEADS * KEYS * DIM * 4, SCORES = ROWS * KEYS };
 
@@ -89,12 +90,9 @@ static void every_prefill_kernel(fa_context *context, rule set, uint32_t needed)
   static const double step[] = {[FA_FLOAT32] = 0x1p-19, [FA_FLOAT16] = 0x1p-10, [FA_BFLOAT16] = 0x1p-7};
   tensors *t = calloc(1, sizeof *t);
   assert_non_null(t);
-  for (int32_t n = 0; n < fa_kernel_count(); n++) {
-    fa_kernel_info info = FA_KERNEL_INFO_INIT;
-    assert_int_equal(fa_kernel_describe(n, &info), FA_OK);
-    if (!info.available || info.is_baseline || strcmp(info.device, "cpu") != 0 || strcmp(info.operation, "prefill") != 0 ||
-        needed & ~info.features)
-      continue;
+  fa_kernel_info info;
+  for (int32_t n = -1; next_cpu_kernel("prefill", &n, &info);) {
+    if (needed & ~info.features) continue;
     for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++) {
       if (!(info.dtypes >> dtype & 1u)) continue;
       fa_attention_problem p = FA_ATTENTION_PROBLEM_INIT;
@@ -228,6 +226,7 @@ static int close_context(void **state) {
 }
 
 int main(void) {
+  if (lacks_emulated_amx()) return TEST_SKIPPED;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_softcap),
       cmocka_unit_test(test_low_softcap),

@@ -16,7 +16,7 @@
 #include "core/kernel.h"
 #include "cpu/prefill_exact.h"
 #include "fastattention/fa_tuning.h"
-#include "prefill_kernels.h"
+#include "cpu_kernels.h"
 
 enum { HEADS = 4, ROWS = 300, DIM = 72, MOST_BYTES = HEADS * ROWS * DIM * 4 };
 
@@ -107,7 +107,7 @@ typedef void (*kernel_test)(const char *kernel, fa_dtype dtype, uint32_t feature
 
 static void every_prefill_kernel(kernel_test test) {
   fa_kernel_info info;
-  for (int32_t n = -1; next_prefill_kernel(&n, &info);)
+  for (int32_t n = -1; next_cpu_kernel("prefill", &n, &info);)
     for (int dtype = FA_FLOAT32; dtype <= FA_BFLOAT16; dtype++)
       if (info.dtypes >> dtype & 1u) test(info.name, (fa_dtype)dtype, info.features);
 }
