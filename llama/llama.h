@@ -185,11 +185,19 @@ void fa_token_list_free(fa_token_list *list);
 enum {
   FA_ENCODE_PLAIN = 0,
   FA_ENCODE_SPECIAL = 1 << 0, /* names of control tokens in the text stand for the tokens */
-  FA_ENCODE_BOS = 1 << 1      /* begin with the begin-of-sequence token if the model wants one */
+  FA_ENCODE_BOS = 1 << 1,     /* begin with the begin-of-sequence token if the model wants one */
+  FA_ENCODE_EOS = 1 << 2      /* end with the end-of-sequence token if the model wants one */
 };
 
-/* Appends the tokens of `length` bytes of text. Bytes that are not UTF-8 count as U+FFFD, as the reference
- * does. */
+/* The tokenizer of a model in Hugging Face's format: reads tokenizer.json of the directory, and where they are there
+ * tokenizer_config.json, chat_template.jinja, generation_config.json and config.json (special tokens, chat template,
+ * which tokens end a text). Errors: ARGUMENT (no such file, damaged), UNSUPPORTED (a step of the tokenizer that is not
+ * done here; the line names it), MEMORY. */
+fa_status fa_tokenizer_open_json(const char *directory, fa_tokenizer **tokenizer);
+void fa_tokenizer_free(fa_tokenizer *tokenizer); /* NULL is fine */
+
+/* Appends the tokens of `length` bytes of text. Names of user-defined tokens always stand for them. Bytes that are
+ * not UTF-8 count as U+FFFD, as the reference does. */
 fa_status fa_tokenizer_encode(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
                               fa_token_list *list);
 /* Bytes of one token (not terminated; may be part of a character). NULL for an id outside the vocabulary. */

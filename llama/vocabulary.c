@@ -1,5 +1,6 @@
 #include "vocabulary.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,7 @@ static uint64_t table_size(uint64_t entries) {
 }
 
 int32_t fa_vocabulary_id(const fa_vocabulary *vocabulary, const char *name, size_t length) {
+  if (length > vocabulary->longest) return -1;
   for (uint64_t at = hash_bytes(name, length);; at++) {
     const int32_t id = vocabulary->ids[at & vocabulary->ids_mask];
     if (id < 0) return -1;
@@ -54,54 +56,70 @@ const fa_bpe_merge *fa_vocabulary_merge(const fa_vocabulary *vocabulary, int32_t
   }
 }
 
-static fa_status load_names(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
-  fa_gguf_array names, types;
-  fa_status status = fa_gguf_list(gguf, "tokenizer.ggml.tokens", true, FA_GGUF_STRING, &names);
-  if (status != FA_OK) return status;
-  status = fa_gguf_list(gguf, "tokenizer.ggml.token_type", false, FA_GGUF_INT32, &types);
-  if (status != FA_OK) return status;
-  if (names.count < 1 || names.count > (uint64_t)1 << 24) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: %llu tokens in the vocabulary; 1 .. 16777216 are allowed",
-                         fa_gguf_name(gguf), (unsigned long long)names.count);
-  }
-  if (types.values && types.count != names.count) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: %llu token types for %llu tokens; there must be as many",
-                         fa_gguf_name(gguf), (unsigned long long)types.count,
-                         (unsigned long long)names.count);
-  }
-  vocabulary->count = (int64_t)names.count;
-  const uint64_t size = table_size(names.count);
+fa_status fa_vocabulary_begin(fa_vocabulary *vocabulary, int64_t count) {
+  const uint64_t size = table_size((uint64_t)count);
+  vocabulary->count = count;
   vocabulary->ids_mask = size - 1;
-  vocabulary->tokens = calloc(names.count, sizeof *vocabulary->tokens);
+  vocabulary->tokens = calloc((size_t)count, sizeof *vocabulary->tokens);
   vocabulary->ids = malloc(size * sizeof *vocabulary->ids);
   if (!vocabulary->tokens || !vocabulary->ids) return fa_llama_out_of_memory("the vocabulary");
   for (uint64_t i = 0; i < size; i++) vocabulary->ids[i] = -1;
-  const uint8_t *cursor = names.values;
-  for (int32_t id = 0; id < vocabulary->count; id++) {
-    fa_token *token = &vocabulary->tokens[id];
-    token->name = fa_gguf_next_string(&cursor);
-    const int64_t type = types.values ? fa_gguf_array_integer(&types, (uint64_t)id) : FA_TOKEN_NORMAL;
-    token->type = type >= FA_TOKEN_NORMAL && type <= FA_TOKEN_BYTE ? (fa_token_type)type : FA_TOKEN_NORMAL;
-    if (fa_vocabulary_id(vocabulary, token->name.bytes, token->name.length) >= 0) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: token %d is in the vocabulary twice", fa_gguf_name(gguf),
-                           id);
-    }
-    uint64_t at = hash_bytes(token->name.bytes, token->name.length);
-    while (vocabulary->ids[at & vocabulary->ids_mask] >= 0) at++;
-    vocabulary->ids[at & vocabulary->ids_mask] = id;
+  for (int64_t id = 0; id < count; id++) {
+    vocabulary->tokens[id] = (fa_token){{"", 0}, {"", 0}, FA_TOKEN_UNUSED};
   }
   return FA_OK;
 }
 
-/* Fills token.bytes and byte_ids. A name's bytes are never more than its characters' own. */
-static fa_status load_bytes(fa_vocabulary *vocabulary) {
+bool fa_vocabulary_put(fa_vocabulary *vocabulary, int32_t id, fa_gguf_string name, fa_token_type type) {
+  vocabulary->tokens[id] = (fa_token){name, {"", 0}, type};
+  if (name.length == 0) return true;
+  if (fa_vocabulary_id(vocabulary, name.bytes, name.length) >= 0) return false;
+  uint64_t at = hash_bytes(name.bytes, name.length);
+  while (vocabulary->ids[at & vocabulary->ids_mask] >= 0) at++;
+  vocabulary->ids[at & vocabulary->ids_mask] = id;
+  if (name.length > vocabulary->longest) vocabulary->longest = name.length;
+  return true;
+}
+
+/* Writes what a name of the alphabet stands for; never more bytes than the name has. */
+static char *spell_alphabet(const int *bytes_of, fa_gguf_string name, char *out) {
+  for (size_t at = 0; at < name.length;) {
+    uint32_t code;
+    size_t invalid;
+    const size_t step = fa_utf8_decode(name.bytes + at, name.length - at, &code, &invalid);
+    if (step && code < 0x144 && bytes_of[code] >= 0) {
+      *out++ = (char)bytes_of[code];
+    } else {
+      memcpy(out, name.bytes + at, step ? step : invalid);
+      out += step ? step : invalid;
+    }
+    at += step ? step : invalid;
+  }
+  return out;
+}
+
+static char *spell_text(fa_gguf_string name, char *out) {
+  for (size_t at = 0; at < name.length;) {
+    if (name.length - at >= 3 && memcmp(name.bytes + at, "\xe2\x96\x81", 3) == 0) {
+      *out++ = ' ';
+      at += 3;
+    } else {
+      *out++ = name.bytes[at++];
+    }
+  }
+  return out;
+}
+
+fa_status fa_vocabulary_spell(fa_vocabulary *vocabulary, fa_spelling spelling) {
   int bytes_of[0x144];
   for (size_t c = 0; c < sizeof bytes_of / sizeof bytes_of[0]; c++) bytes_of[c] = -1;
   for (int b = 0; b < 256; b++) {
-    char name[4];
+    char name[8];
     const uint32_t code = fa_byte_alphabet((uint8_t)b);
     bytes_of[code] = b;
-    vocabulary->byte_ids[b] = fa_vocabulary_id(vocabulary, name, fa_utf8_encode(code, name));
+    const size_t length = spelling == FA_SPELLING_ALPHABET ? fa_utf8_encode(code, name)
+                                                           : (size_t)snprintf(name, sizeof name, "<0x%02X>", b);
+    vocabulary->byte_ids[b] = fa_vocabulary_id(vocabulary, name, length);
   }
   size_t total = 1;
   for (int64_t id = 0; id < vocabulary->count; id++) total += vocabulary->tokens[id].name.length;
@@ -111,79 +129,49 @@ static fa_status load_bytes(fa_vocabulary *vocabulary) {
     fa_token *token = &vocabulary->tokens[id];
     const bool as_written = token->type == FA_TOKEN_CONTROL || token->type == FA_TOKEN_USER_DEFINED;
     token->bytes.bytes = out;
-    for (size_t at = 0; at < token->name.length;) {
-      uint32_t code;
-      size_t invalid;
-      const size_t step = fa_utf8_decode(token->name.bytes + at, token->name.length - at, &code, &invalid);
-      if (!as_written && step && code < 0x144 && bytes_of[code] >= 0) {
-        *out++ = (char)bytes_of[code];
-      } else {
-        memcpy(out, token->name.bytes + at, step ? step : invalid);
-        out += step ? step : invalid;
-      }
-      at += step ? step : invalid;
+    if (spelling == FA_SPELLING_TEXT) {
+      out = spell_text(token->name, out);
+    } else if (as_written) {
+      if (token->name.length) memcpy(out, token->name.bytes, token->name.length);
+      out += token->name.length;
+    } else {
+      out = spell_alphabet(bytes_of, token->name, out);
     }
     token->bytes.length = (size_t)(out - token->bytes.bytes);
+  }
+  for (int b = 0; b < 256 && spelling == FA_SPELLING_TEXT; b++) {
+    const int32_t id = vocabulary->byte_ids[b];
+    if (id < 0 || vocabulary->tokens[id].type != FA_TOKEN_BYTE) continue;
+    *(char *)(uintptr_t)vocabulary->tokens[id].bytes.bytes = (char)b; /* in the arena */
+    vocabulary->tokens[id].bytes.length = 1;
   }
   return FA_OK;
 }
 
-static fa_status load_merges(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
-  fa_gguf_array lines;
-  char joined[1024];
-  const fa_status status = fa_gguf_list(gguf, "tokenizer.ggml.merges", true, FA_GGUF_STRING, &lines);
-  if (status != FA_OK) return status;
-  if (lines.count > (uint64_t)1 << 24) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: %llu merges; up to 16777216 are allowed", fa_gguf_name(gguf),
-                         (unsigned long long)lines.count);
-  }
-  const uint64_t size = table_size(lines.count);
+fa_status fa_vocabulary_begin_merges(fa_vocabulary *vocabulary, uint64_t count) {
+  const uint64_t size = table_size(count);
   vocabulary->merges_mask = size - 1;
   vocabulary->merges = malloc(size * sizeof *vocabulary->merges);
   if (!vocabulary->merges) return fa_llama_out_of_memory("the merges");
   for (uint64_t i = 0; i < size; i++) vocabulary->merges[i].pair = UINT64_MAX;
-  const uint8_t *cursor = lines.values;
-  for (int32_t rank = 0; (uint64_t)rank < lines.count; rank++) {
-    const fa_gguf_string line = fa_gguf_next_string(&cursor);
-    /* "left right"; neither holds a space, except that a first character may be one. */
-    const char *space =
-        line.length > 2 && line.length <= sizeof joined ? memchr(line.bytes + 1, ' ', line.length - 1) : NULL;
-    if (!space) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: merge %d is not two tokens with a space between",
-                           fa_gguf_name(gguf), rank);
-    }
-    const size_t left_length = (size_t)(space - line.bytes), right_length = line.length - left_length - 1;
-    memcpy(joined, line.bytes, left_length);
-    memcpy(joined + left_length, space + 1, right_length);
-    const int32_t left = fa_vocabulary_id(vocabulary, line.bytes, left_length);
-    const int32_t right = fa_vocabulary_id(vocabulary, space + 1, right_length);
-    const int32_t result = fa_vocabulary_id(vocabulary, joined, left_length + right_length);
-    if (left < 0 || right < 0 || result < 0) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: merge %d names a token that is not in the vocabulary",
-                           fa_gguf_name(gguf), rank);
-    }
-    if (fa_vocabulary_merge(vocabulary, left, right)) continue; /* the earlier, better rank stands */
-    const fa_bpe_merge merge = {(uint64_t)(uint32_t)left << 32 | (uint32_t)right, rank, result};
-    uint64_t at = hash_pair(merge.pair);
-    while (vocabulary->merges[at & vocabulary->merges_mask].pair != UINT64_MAX) at++;
-    vocabulary->merges[at & vocabulary->merges_mask] = merge;
-  }
   return FA_OK;
 }
 
-fa_status fa_vocabulary_load(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
-  memset(vocabulary, 0, sizeof *vocabulary);
-  fa_status status = load_names(gguf, vocabulary);
-  if (status == FA_OK) status = load_bytes(vocabulary);
-  if (status == FA_OK) status = load_merges(gguf, vocabulary);
-  if (status != FA_OK) fa_vocabulary_unload(vocabulary);
-  return status;
+void fa_vocabulary_add_merge(fa_vocabulary *vocabulary, int32_t left, int32_t right, int32_t rank,
+                             int32_t result) {
+  const fa_bpe_merge merge = {(uint64_t)(uint32_t)left << 32 | (uint32_t)right, rank, result};
+  if (fa_vocabulary_merge(vocabulary, left, right)) return;
+  uint64_t at = hash_pair(merge.pair);
+  while (vocabulary->merges[at & vocabulary->merges_mask].pair != UINT64_MAX) at++;
+  vocabulary->merges[at & vocabulary->merges_mask] = merge;
 }
 
 void fa_vocabulary_unload(fa_vocabulary *vocabulary) {
   free(vocabulary->tokens);
+  free(vocabulary->names);
   free(vocabulary->arena);
   free(vocabulary->ids);
   free(vocabulary->merges);
+  free(vocabulary->ranks);
   memset(vocabulary, 0, sizeof *vocabulary);
 }

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential cmake ninja-build pkg-config git ca-certificates
-          libcjson-dev libpopt-dev libpcre2-dev libcmocka-dev python3 python3-venv)
+          libcjson-dev libpopt-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 python3-venv)
 second_compiler=(clang-19 libomp-19-dev libclang-rt-19-dev llvm-19)
 for_arm64=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
 want=${1:-build}
