@@ -17,6 +17,7 @@ static int left_out(int argc, const char **argv) {
 }
 #define fa_generate_command left_out
 #define fa_perplexity_command left_out
+#define fa_bench_model_command left_out
 #endif
 
 #if !FA_WITH_ASCEND
@@ -39,15 +40,16 @@ static const struct {
     {"tune", "measure kernels, tiles and splits, and keep what beats the rule in a file", fa_tune_command},
     {"report", "checks, times and describes this machine in one file to send", fa_report_command},
     {"sim", "the kernels for Ascend NPUs on an emulated one: results, hazards, model times", fa_sim_command},
-    {"generate", "let a language model (GGUF) continue a text", fa_generate_command},
-    {"perplexity", "how well a language model (GGUF) predicts a text", fa_perplexity_command},
+    {"generate", "let a language model answer, or continue a text", fa_generate_command},
+    {"perplexity", "how well a language model predicts a text", fa_perplexity_command},
+    {"bench-model", "a model's throughput with each attention, in one run", fa_bench_model_command},
 };
 enum { COUNT = sizeof subcommands / sizeof subcommands[0] };
 
 static void print_help(void) {
   printf("fastattn: exact attention, fast, on any CPU and on NVIDIA GPUs since Volta\n\n"
          "Usage: fastattn SUBCOMMAND [OPTION...]\n\n");
-  for (int i = 0; i < COUNT; i++) printf("  %-12s%s\n", subcommands[i].name, subcommands[i].summary);
+  for (int i = 0; i < COUNT; i++) printf("  %-13s%s\n", subcommands[i].name, subcommands[i].summary);
   printf(
       "\n`fastattn SUBCOMMAND --help` explains one of them; --version prints the version.\n"
       "Exit codes: 0 done, 1 could not be done, 2 asked wrongly (one line on standard error says why).\n");
@@ -56,7 +58,7 @@ static void print_help(void) {
 int main(int argc, const char **argv) {
   if (argc < 2) {
     return fa_usage_error(
-        "a subcommand is missing: info, run, check, bench, tune, report, sim, generate or perplexity; "
+        "a subcommand is missing: info, run, check, bench, tune, report, sim, generate, perplexity or bench-model; "
         "`fastattn --help` explains them");
   }
   const char *const name = argv[1];

@@ -7,18 +7,20 @@
 
 static struct {
   fa_common_options common;
-  const char *model, *file, *attention;
+  const char *model, *file, *attention, *dtype;
   long window, most;
 } options = {.common = FA_COMMON_OPTIONS_INIT};
 
 static const struct poptOption table[] = {
-    {"model", 'm', POPT_ARG_STRING, &options.model, 0, "the model, a GGUF file of the Llama family", "FILE"},
+    {"model", 'm', POPT_ARG_STRING, &options.model, 0, "the model: a GGUF file, or a folder with safetensors", "FILE"},
     {"file", 'f', POPT_ARG_STRING, &options.file, 0, "the text, UTF-8; - is standard input", "FILE"},
     {"ctx", '\0', POPT_ARG_LONG, &options.window, 0,
      "tokens predicted from one another at a time (default 2048, or the model's context if that is less)",
      "N"},
     {"max-tokens", '\0', POPT_ARG_LONG, &options.most, 0, "read no more of the text; 0 is all (default 0)",
      "N"},
+    {"dtype", '\0', POPT_ARG_STRING, &options.dtype, 0,
+     "f32, f16 or bf16: of activations, KV cache and unquantised weights (default: the device's best)", "T"},
     {"attention", '\0', POPT_ARG_STRING, &options.attention, 0,
      "fast, or a baseline to compare with: standard, eager (default fast)", "NAME"},
     FA_COMMON_OPTIONS(options.common),
@@ -46,7 +48,7 @@ typedef struct measurement {
 } measurement;
 
 static int read_options(measurement *m) {
-  if (!options.model) return fa_usage_error("-m is missing; it names the model, a GGUF file");
+  if (!options.model) return fa_usage_error("-m is missing; it names the model, a GGUF file or a folder");
   if (!options.file) return fa_usage_error("-f is missing; it names the text");
   if (options.window != 0 && options.window < 2) {
     return fa_usage_error("--ctx is %ld; it must be at least 2", options.window);
@@ -58,7 +60,7 @@ static int read_options(measurement *m) {
 static int prepare(measurement *m) {
   size_t length;
   int code = fa_model_read_text(options.file, &m->bytes, &length);
-  if (code == FA_EXIT_OK) code = fa_model_open(&options.common, options.model, &m->context, &m->model);
+  if (code == FA_EXIT_OK) code = fa_model_open(&options.common, options.model, options.dtype, &m->context, &m->model);
   if (code != FA_EXIT_OK) return code;
   const fa_tokenizer *tokenizer = fa_llama_model_tokenizer(m->model);
   const int64_t context = fa_llama_model_shape(m->model)->context;
@@ -75,7 +77,10 @@ static int prepare(measurement *m) {
   if (m->text.count + m->window.count < 2) {
     return fa_failure("%s gives %lld tokens; at least 2 are needed", options.file, (long long)m->text.count);
   }
-  return fa_llama_session_create(m->model, options.window, m->kernel, &m->session) == FA_OK
+  fa_llama_session_options session = FA_LLAMA_SESSION_OPTIONS_INIT;
+  session.max_tokens = session.max_rows = options.window; /* all rows' logits are read */
+  session.kernel = m->kernel;
+  return fa_llama_session_create(m->model, &session, &m->session) == FA_OK
              ? FA_EXIT_OK
              : fa_model_failure();
 }
@@ -113,7 +118,7 @@ static int report(measurement *m) {
   cJSON *row = cJSON_CreateObject();
   if (!row) return fa_failure("no memory for the JSON");
   cJSON_AddStringToObject(row, "op", "perplexity");
-  fa_model_describe(row, m->context, m->model, options.model);
+  fa_model_describe(row, &options.common, m->context, m->model, options.model);
   cJSON_AddStringToObject(row, "file", options.file);
   cJSON_AddStringToObject(row, "attention", m->attention);
   cJSON_AddStringToObject(row, "prefill_kernel", fa_llama_session_prefill_kernel(m->session));

@@ -13,7 +13,10 @@ typedef struct run {
 static fa_status open_run(const fa_llama_model *model, int64_t tokens, const char *kernel, run *r) {
   r->logits = malloc((size_t)fa_llama_model_shape(model)->vocabulary * sizeof *r->logits);
   if (!r->logits) return fa_llama_out_of_memory("the logits");
-  return fa_llama_session_create(model, tokens, kernel, &r->session);
+  fa_llama_session_options options = FA_LLAMA_SESSION_OPTIONS_INIT;
+  options.max_tokens = tokens;
+  options.kernel = kernel;
+  return fa_llama_session_create(model, &options, &r->session);
 }
 
 static void close_run(run *r) {
@@ -23,7 +26,7 @@ static void close_run(run *r) {
 
 static fa_status step(run *r, const int32_t *tokens, int64_t count) {
   const fa_status status = fa_llama_eval(r->session, tokens, count);
-  return status == FA_OK ? fa_llama_logits(r->session, count - 1, 1, r->logits) : status;
+  return status == FA_OK ? fa_llama_next_logits(r->session, r->logits) : status;
 }
 
 static fa_status compare(run *a, run *b, int64_t vocabulary, const int32_t *prompt, int64_t count,

@@ -29,7 +29,8 @@ typedef struct fa_engine {
   int64_t block_rows; /* rows the operators between two attentions do best at a time */
 } fa_engine;
 
-/* Weights a product reads, or rows an embedding looks up, made ready for a device. Immutable. */
+/* Weights a product reads, or rows an embedding looks up, made ready for a device. Immutable: every engine of the same
+ * context and type may use it, several at once, while the one it was made by is open. */
 typedef struct fa_matrix fa_matrix;
 
 /* Rows of a weight as a model file holds them. */

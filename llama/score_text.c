@@ -5,7 +5,7 @@
 #include "llama.h"
 #include "llama_error.h"
 
-enum { ROWS = 128 }; /* whose logits are held at once: 25 MB for a vocabulary of 49152 */
+enum { ROWS = 64 }; /* whose logits are held at once: 64 MB for a vocabulary of 262144 */
 
 /* -log p(token) for one row of logits. */
 static double surprise(const float *logits, int64_t vocabulary, int32_t token) {
@@ -34,7 +34,7 @@ fa_status fa_llama_score(fa_llama_session *session, int threads, const int32_t *
                          double *nats) {
   const int64_t vocabulary = fa_llama_model_shape(fa_llama_session_model(session))->vocabulary;
   *nats = 0.0;
-  fa_status status = fa_llama_session_rewind(session, 0);
+  fa_status status = fa_llama_session_rewind(session, 0, 0);
   if (status == FA_OK) status = fa_llama_eval(session, tokens, count);
   if (status != FA_OK) return status;
   float *logits = malloc(ROWS * (size_t)vocabulary * sizeof *logits);

@@ -1,5 +1,6 @@
-/* From the file's tensors to packed weights: each is checked against the shape the metadata promises,
- * dequantised on all threads into one scratch matrix, and packed. */
+/* From a file's tensors to what a device multiplies: each is looked up under its format's name, checked against the
+ * shape, and handed to the engine in the file's own type. Without a file the engine makes random values. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,167 +8,299 @@
 #include "llama_error.h"
 #include "model.h"
 
-/* A tensor of exactly [rows, columns] (a vector: rows 1, one dimension) of a type that can be read. */
-static fa_status find_tensor(const fa_llama_model *model, const char *name, bool vector, int64_t rows,
-                             int64_t columns, const fa_gguf_tensor **found) {
-  const fa_gguf_tensor *tensor = fa_gguf_find_tensor(model->gguf, name);
-  const char *file = fa_gguf_name(model->gguf);
-  *found = tensor;
-  if (!tensor) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: tensor '%s' is missing; the file does not hold a whole model", file, name);
+/* The parts of a layer; names in GGUF behind "blk.<n>.", in safetensors behind "model.layers.<n>.". */
+typedef enum role {
+  ATTENTION_NORM,
+  Q, K, V,
+  Q_BIAS, K_BIAS, V_BIAS,
+  Q_NORM, K_NORM,
+  OUT,
+  ATTENTION_POST_NORM,
+  FFN_NORM,
+  GATE, UP, DOWN,
+  FFN_POST_NORM,
+  ROLES
+} role;
+
+static const struct {
+  const char *gguf, *safetensors;
+} names[ROLES] = {
+    [ATTENTION_NORM] = {"attn_norm.weight", "input_layernorm.weight"},
+    [Q] = {"attn_q.weight", "self_attn.q_proj.weight"},
+    [K] = {"attn_k.weight", "self_attn.k_proj.weight"},
+    [V] = {"attn_v.weight", "self_attn.v_proj.weight"},
+    [Q_BIAS] = {"attn_q.bias", "self_attn.q_proj.bias"},
+    [K_BIAS] = {"attn_k.bias", "self_attn.k_proj.bias"},
+    [V_BIAS] = {"attn_v.bias", "self_attn.v_proj.bias"},
+    [Q_NORM] = {"attn_q_norm.weight", "self_attn.q_norm.weight"},
+    [K_NORM] = {"attn_k_norm.weight", "self_attn.k_norm.weight"},
+    [OUT] = {"attn_output.weight", "self_attn.o_proj.weight"},
+    [ATTENTION_POST_NORM] = {"post_attention_norm.weight", "post_attention_layernorm.weight"},
+    [FFN_NORM] = {"ffn_norm.weight", "post_attention_layernorm.weight"}, /* where there are post-norms: below */
+    [GATE] = {"ffn_gate.weight", "mlp.gate_proj.weight"},
+    [UP] = {"ffn_up.weight", "mlp.up_proj.weight"},
+    [DOWN] = {"ffn_down.weight", "mlp.down_proj.weight"},
+    [FFN_POST_NORM] = {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
+};
+
+enum { NAME = 96 };
+
+typedef struct loader {
+  fa_llama_model *model;
+  const fa_weight_source *source;
+} loader;
+
+static void name_of(const loader *l, int64_t layer, role r, char name[NAME]) {
+  if (l->source->safetensors) {
+    const char *part = names[r].safetensors;
+    if (r == FFN_NORM && l->model->shape.has_post_norms) part = "pre_feedforward_layernorm.weight";
+    snprintf(name, NAME, "model.layers.%lld.%s", (long long)layer, part);
+  } else {
+    snprintf(name, NAME, "blk.%lld.%s", (long long)layer, names[r].gguf);
   }
-  const fa_ggml_type *type = fa_ggml_type_of(tensor->type);
+}
+
+/* The tensor `name` as [rows, columns]; a vector has rows 1. The name must live as long as the part. */
+static fa_status find_part(loader *l, const char *name, bool is_vector, int64_t rows, int64_t columns, fa_weight_part *part) {
+  const fa_weight_source *from = l->source;
+  int64_t size[2];
+  int dims;
+  *part = (fa_weight_part){.name = name, .rows = rows, .columns = columns};
+  if (from->gguf) {
+    const fa_gguf_tensor *tensor = fa_gguf_find_tensor(from->gguf, name);
+    if (!tensor) goto missing;
+    part->type = tensor->type, part->data = tensor->data;
+    dims = tensor->dims, size[0] = tensor->size[0], size[1] = tensor->size[1];
+  } else if (from->safetensors) {
+    const fa_safetensor *tensor = fa_safetensors_find(from->safetensors, name);
+    if (!tensor) goto missing;
+    part->type = tensor->type, part->data = tensor->data;
+    dims = tensor->dims, size[0] = tensor->size[0], size[1] = tensor->size[1];
+  } else {
+    part->type = from->random_type;
+    for (const char *c = name; *c; c++) part->seed = (part->seed ^ (uint8_t)*c) * 0x100000001b3u; /* FNV-1a */
+    return FA_OK;
+  }
+  const char *const file = from->gguf ? fa_gguf_name(from->gguf) : fa_safetensors_name(from->safetensors);
+  const fa_ggml_type *type = fa_ggml_type_of(part->type);
   if (!type->to_float) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%s' is of type %s; read here: %s", file, name,
-                         type->name, fa_ggml_types_read);
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%s' is of type %s; read here: %s", file, name, type->name,
+                         fa_ggml_types_read);
   }
-  if (tensor->dims != (vector ? 1 : 2) || tensor->size[0] != columns || tensor->size[1] != rows) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: tensor '%s' is %lld x %lld (%d dimensions); the metadata wants %lld x %lld",
-                         file, name, (long long)tensor->size[1], (long long)tensor->size[0], tensor->dims,
-                         (long long)rows, (long long)columns);
+  if (dims != (is_vector ? 1 : 2) || size[0] != columns || (!is_vector && size[1] != rows)) {
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%s' is %lld x %lld (%d dimensions); the metadata wants %lld x %lld",
+                         file, name, (long long)(dims > 1 ? size[1] : 1), (long long)size[0], dims, (long long)rows,
+                         (long long)columns);
   }
   return FA_OK;
+missing:
+  return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%s' is missing; the file does not hold a whole model",
+                       from->gguf ? fa_gguf_name(from->gguf) : fa_safetensors_name(from->safetensors), name);
 }
 
-static fa_status load_vector(fa_llama_model *model, const char *name, int64_t count, float **vector) {
-  const fa_gguf_tensor *tensor;
-  const fa_status status = find_tensor(model, name, true, 1, count, &tensor);
+/* ------------------------------------------------------------------------ vectors */
+
+static fa_status to_device(fa_llama_model *model, const float *values, int64_t count, float **vector) {
+  void *memory = NULL;
+  const size_t bytes = (size_t)count * sizeof *values;
+  fa_status status = fa_buffer_allocate(model->context, bytes, &memory);
+  if (status != FA_OK) return fa_llama_fail_library(status, "a weight");
+  *vector = memory;
+  status = fa_buffer_copy(model->context, memory, values, bytes, FA_COPY_HOST_TO_DEVICE, model->engine->stream);
+  if (status == FA_OK) status = fa_stream_synchronize(model->context, model->engine->stream);
+  return status == FA_OK ? FA_OK : fa_llama_fail_library(status, "a weight");
+}
+
+/* Random models have norms of one and biases of zero. */
+static fa_status read_vector(loader *l, const char *name, int64_t count, float random, float offset, float *values) {
+  fa_weight_part part;
+  const fa_status status = find_part(l, name, true, 1, count, &part);
   if (status != FA_OK) return status;
-  *vector = malloc((size_t)count * sizeof **vector);
-  if (!*vector) return fa_llama_out_of_memory("a weight");
-  fa_ggml_type_of(tensor->type)->to_float(tensor->data, *vector, count);
-  model->parameters += count;
+  if (part.data)
+    fa_ggml_type_of(part.type)->to_float(part.data, values, count);
+  for (int64_t i = 0; i < count; i++) values[i] = part.data ? values[i] + offset : random;
   return FA_OK;
 }
 
-static void dequantize_rows(const fa_llama_model *model, const fa_gguf_tensor *tensor, float *rows) {
-  const fa_ggml_type *type = fa_ggml_type_of(tensor->type);
-  const int64_t columns = tensor->size[0], count = tensor->elements / columns;
-  const int64_t row_bytes = columns / type->block_elements * type->block_bytes;
-#pragma omp parallel for num_threads(fa_context_threads(model->context)) schedule(static)
-  for (int64_t row = 0; row < count; row++) {
-    type->to_float(tensor->data + row * row_bytes, rows + row * columns, columns);
-  }
+static fa_status load_norm(loader *l, const char *name, int64_t count, float **vector) {
+  float *values = malloc((size_t)count * sizeof *values);
+  if (!values) return fa_llama_out_of_memory("a weight");
+  fa_status status = read_vector(l, name, count, 1.0f, l->source->norms_from_one ? 1.0f : 0.0f, values);
+  if (status == FA_OK) status = to_device(l->model, values, count, vector);
+  free(values);
+  return status;
 }
 
-/* Up to three tensors of the same input width, stacked into one weight: fewer, larger products. */
-typedef struct part {
-  const char *name;
-  int64_t rows;
-} part;
+static fa_status load_layer_norm(loader *l, int64_t layer, role r, int64_t count, float **vector) {
+  char name[NAME];
+  name_of(l, layer, r, name);
+  return load_norm(l, name, count, vector);
+}
 
-static fa_status load_matrix(fa_llama_model *model, int64_t layer, const part *parts, int count,
-                             int64_t columns, fa_packed_weight **weight) {
-  const fa_gguf_tensor *tensors[3];
-  int64_t rows = 0;
+static fa_status load_qkv_bias(loader *l, int64_t layer, const int64_t rows[3], float **vector) {
+  float *values = malloc((size_t)(rows[0] + rows[1] + rows[2]) * sizeof *values), *next = values;
+  if (!values) return fa_llama_out_of_memory("a weight");
+  fa_status status = FA_OK;
+  for (int i = 0; i < 3 && status == FA_OK; next += rows[i++]) {
+    char name[NAME];
+    name_of(l, layer, (role)(Q_BIAS + i), name);
+    status = read_vector(l, name, rows[i], 0.0f, 0.0f, next);
+  }
+  if (status == FA_OK) status = to_device(l->model, values, rows[0] + rows[1] + rows[2], vector);
+  free(values);
+  return status;
+}
+
+/* ----------------------------------------------------------------------- matrices */
+
+static fa_status load_matrix(loader *l, int64_t layer, const role *roles, const int64_t *rows, int count, int64_t columns,
+                             fa_matrix **matrix) {
+  fa_weight_part parts[FA_MATRIX_PARTS];
+  char part_names[FA_MATRIX_PARTS][NAME];
   for (int i = 0; i < count; i++) {
-    char name[64];
-    if (layer >= 0)
-      snprintf(name, sizeof name, "blk.%lld.%s.weight", (long long)layer, parts[i].name);
-    else
-      snprintf(name, sizeof name, "%s.weight", parts[i].name);
-    const fa_status status = find_tensor(model, name, false, parts[i].rows, columns, &tensors[i]);
+    name_of(l, layer, roles[i], part_names[i]);
+    const fa_status status = find_part(l, part_names[i], false, rows[i], columns, &parts[i]);
     if (status != FA_OK) return status;
-    rows += parts[i].rows;
   }
-  float *scratch = malloc((size_t)rows * (size_t)columns * sizeof *scratch);
-  if (!scratch) return fa_llama_out_of_memory("a weight");
-  float *next = scratch;
-  for (int i = 0; i < count; i++) {
-    dequantize_rows(model, tensors[i], next);
-    next += tensors[i]->elements;
+  fa_engine *engine = l->model->engine;
+  return engine->operators->matrix_create(engine, parts, count, FA_MATRIX_PRODUCT, matrix);
+}
+
+static fa_status load_layer(loader *l, int64_t index) {
+  const fa_llama_shape *s = &l->model->shape;
+  fa_llama_layer *layer = &l->model->layers[index];
+  const int64_t qkv_rows[] = {s->heads_q * s->head_dim_qk, s->heads_kv * s->head_dim_qk, s->heads_kv * s->head_dim_v};
+  const int64_t gated_rows[] = {s->feed_forward, s->feed_forward};
+  static const role qkv[] = {Q, K, V}, gate_up[] = {GATE, UP}, out = OUT, down = DOWN;
+  fa_status status = load_layer_norm(l, index, ATTENTION_NORM, s->hidden, &layer->attention_norm);
+  if (status == FA_OK) status = load_layer_norm(l, index, FFN_NORM, s->hidden, &layer->ffn_norm);
+  if (status == FA_OK && s->has_post_norms) {
+    status = load_layer_norm(l, index, ATTENTION_POST_NORM, s->hidden, &layer->attention_post_norm);
+    if (status == FA_OK) status = load_layer_norm(l, index, FFN_POST_NORM, s->hidden, &layer->ffn_post_norm);
   }
-  const fa_status status = fa_packed_weight_create(model->packer, rows, columns, scratch, weight);
-  free(scratch);
+  if (status == FA_OK && s->has_qk_norm) {
+    status = load_layer_norm(l, index, Q_NORM, s->head_dim_qk, &layer->q_norm);
+    if (status == FA_OK) status = load_layer_norm(l, index, K_NORM, s->head_dim_qk, &layer->k_norm);
+  }
+  if (status == FA_OK && s->has_qkv_bias) status = load_qkv_bias(l, index, qkv_rows, &layer->qkv_bias);
+  if (status == FA_OK) status = load_matrix(l, index, qkv, qkv_rows, 3, s->hidden, &layer->qkv);
+  if (status == FA_OK) status = load_matrix(l, index, &out, &s->hidden, 1, s->heads_q * s->head_dim_v, &layer->out);
+  if (status == FA_OK)
+    status = load_matrix(l, index, s->has_gate ? gate_up : gate_up + 1, gated_rows, s->has_gate ? 2 : 1, s->hidden, &layer->gated);
+  if (status == FA_OK) status = load_matrix(l, index, &down, &s->hidden, 1, s->feed_forward, &layer->down);
   return status;
 }
 
-static fa_status load_layer(fa_llama_model *model, int64_t index) {
+static fa_status load_ends(loader *l) {
+  fa_llama_model *model = l->model;
   const fa_llama_shape *s = &model->shape;
-  fa_llama_layer *layer = &model->layers[index];
-  const int64_t key_rows = s->heads_kv * s->head_dim_qk, value_rows = s->heads_kv * s->head_dim_v;
-  const int64_t query_rows = s->heads_q * s->head_dim_qk, out_columns = s->heads_q * s->head_dim_v;
-  const part qkv[] = {{"attn_q", query_rows}, {"attn_k", key_rows}, {"attn_v", value_rows}};
-  const part out = {"attn_output", s->hidden}, down = {"ffn_down", s->hidden};
-  const part gate = {"ffn_gate", s->feed_forward}, up = {"ffn_up", s->feed_forward};
-  char name[64];
-  snprintf(name, sizeof name, "blk.%lld.attn_norm.weight", (long long)index);
-  fa_status status = load_vector(model, name, s->hidden, &layer->attention_norm);
-  snprintf(name, sizeof name, "blk.%lld.ffn_norm.weight", (long long)index);
-  if (status == FA_OK) status = load_vector(model, name, s->hidden, &layer->ffn_norm);
-  if (status == FA_OK) status = load_matrix(model, index, qkv, 3, s->hidden, &layer->qkv);
-  if (status == FA_OK) status = load_matrix(model, index, &out, 1, out_columns, &layer->out);
-  if (status == FA_OK) status = load_matrix(model, index, &gate, 1, s->hidden, &layer->gate);
-  if (status == FA_OK) status = load_matrix(model, index, &up, 1, s->hidden, &layer->up);
-  if (status == FA_OK) status = load_matrix(model, index, &down, 1, s->feed_forward, &layer->down);
-  model->parameters +=
-      fa_llama_qkv_width(s) * s->hidden + s->hidden * out_columns + 3 * s->hidden * s->feed_forward;
-  return status;
+  const bool hf = l->source->safetensors != NULL;
+  fa_engine *engine = model->engine;
+  fa_weight_part table;
+  fa_status status = find_part(l, hf ? "model.embed_tokens.weight" : "token_embd.weight", false, s->vocabulary, s->hidden, &table);
+  if (status == FA_OK) {
+    status = engine->operators->matrix_create(engine, &table, 1, FA_MATRIX_EMBEDDING | (s->tied_embeddings ? FA_MATRIX_PRODUCT : 0),
+                                              &model->embedding);
+  }
+  if (status == FA_OK) status = load_norm(l, hf ? "model.norm.weight" : "output_norm.weight", s->hidden, &model->output_norm);
+  if (status != FA_OK) return status;
+  if (s->tied_embeddings) {
+    model->output = model->embedding;
+    return FA_OK;
+  }
+  fa_weight_part output;
+  status = find_part(l, hf ? "lm_head.weight" : "output.weight", false, s->vocabulary, s->hidden, &output);
+  return status == FA_OK ? engine->operators->matrix_create(engine, &output, 1, FA_MATRIX_PRODUCT, &model->output) : status;
 }
 
-/* A tensor nobody asked for (a bias, an adapter) would change the result: better no answer than a wrong one.
- */
-static fa_status refuse_unknown_tensors(const fa_llama_model *model, int64_t known) {
-  if (fa_gguf_tensor_count(model->gguf) == known) return FA_OK;
-  static const char *const names[] = {"attn_norm",   "ffn_norm", "attn_q", "attn_k",  "attn_v",
-                                      "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
-  for (int64_t i = 0; i < fa_gguf_tensor_count(model->gguf); i++) {
-    const fa_gguf_string name = fa_gguf_tensor_at(model->gguf, i)->name;
-    bool expected =
-        fa_gguf_string_is(name, "token_embd.weight") || fa_gguf_string_is(name, "output.weight") ||
-        fa_gguf_string_is(name, "output_norm.weight") || fa_gguf_string_is(name, "rope_freqs.weight");
-    for (int64_t layer = 0; layer < model->shape.layers && !expected; layer++) {
-      for (size_t n = 0; n < sizeof names / sizeof names[0] && !expected; n++) {
-        char text[64];
-        snprintf(text, sizeof text, "blk.%lld.%s.weight", (long long)layer, names[n]);
-        expected = fa_gguf_string_is(name, text);
-      }
-    }
-    if (!expected) {
-      return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                           "%s: tensor '%.*s' has no place in a Llama model of %lld layers",
-                           fa_gguf_name(model->gguf), name.length < 200 ? (int)name.length : 200, name.bytes,
-                           (long long)model->shape.layers);
+/* ------------------------------------------------------------------- whole models */
+
+/* Tensors that the forward pass need not read: frequencies that the shape has taken in already, and, where embeddings
+ * are tied, the copy that some safetensors carry. */
+static bool is_known(const char *name, size_t length, const fa_llama_shape *s) {
+  static const char rotary[] = "rotary_emb.inv_freq";
+  if (length >= sizeof rotary - 1 && memcmp(name + length - (sizeof rotary - 1), rotary, sizeof rotary - 1) == 0) return true;
+  return (length == 17 && memcmp(name, "rope_freqs.weight", 17) == 0) ||
+         (s->tied_embeddings && length == 14 && memcmp(name, "lm_head.weight", 14) == 0);
+}
+
+static bool has_role(const fa_llama_shape *s, role r) {
+  if (r == GATE) return s->has_gate;
+  if (r >= Q_BIAS && r <= V_BIAS) return s->has_qkv_bias;
+  if (r == Q_NORM || r == K_NORM) return s->has_qk_norm;
+  return (r != ATTENTION_POST_NORM && r != FFN_POST_NORM) || s->has_post_norms;
+}
+
+/* Whether one of the ends, or some layer's part, has this name. */
+static bool has_place(const loader *l, const char *name, size_t length) {
+  static const char *const ends[] = {"token_embd.weight", "output_norm.weight", "output.weight",
+                                     "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"};
+  const char *const prefix = l->source->safetensors ? "model.layers." : "blk.";
+  const size_t skip = strlen(prefix);
+  for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+    if (strlen(ends[i]) == length && memcmp(ends[i], name, length) == 0) return true;
+  }
+  if (length <= skip || memcmp(name, prefix, skip) != 0) return false;
+  int64_t layer = 0;
+  size_t at = skip;
+  while (at < length && name[at] >= '0' && name[at] <= '9' && layer <= INT32_MAX) layer = 10 * layer + (name[at++] - '0');
+  if (at == skip || layer >= l->model->shape.layers) return false;
+  for (int r = 0; r < ROLES; r++) {
+    char wanted[NAME];
+    name_of(l, layer, (role)r, wanted);
+    if (has_role(&l->model->shape, (role)r) && strlen(wanted) == length && memcmp(wanted, name, length) == 0) return true;
+  }
+  return false;
+}
+
+/* A tensor nobody asked for (a bias, an adapter) would change the result: better no answer than a wrong one. */
+static fa_status refuse_unknown_tensors(const loader *l) {
+  const fa_weight_source *from = l->source;
+  const int64_t count = from->gguf ? fa_gguf_tensor_count(from->gguf)
+                        : from->safetensors ? fa_safetensors_count(from->safetensors) : 0;
+  for (int64_t i = 0; i < count; i++) {
+    const char *name = from->gguf ? fa_gguf_tensor_at(from->gguf, i)->name.bytes : fa_safetensors_at(from->safetensors, i)->name;
+    const size_t length = from->gguf ? fa_gguf_tensor_at(from->gguf, i)->name.length : strlen(name);
+    if (!is_known(name, length, &l->model->shape) && !has_place(l, name, length)) {
+      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%.*s' has no place in this model of %lld layers",
+                           from->gguf ? fa_gguf_name(from->gguf) : fa_safetensors_name(from->safetensors),
+                           length < 200 ? (int)length : 200, name, (long long)l->model->shape.layers);
     }
   }
   return FA_OK;
 }
 
-fa_status fa_llama_weights_load(fa_llama_model *model) {
-  const fa_llama_shape *s = &model->shape;
-  const bool tied = !fa_gguf_find_tensor(model->gguf, "output.weight");
-  const bool divisors = fa_gguf_find_tensor(model->gguf, "rope_freqs.weight");
-  const part output = {tied ? "token_embd" : "output", s->vocabulary};
-  fa_status status = refuse_unknown_tensors(model, 2 + !tied + divisors + 9 * s->layers);
+fa_status fa_llama_weights_load(fa_llama_model *model, const fa_weight_source *source, fa_llama_progress progress, void *user) {
+  loader l = {model, source};
+  fa_status status = refuse_unknown_tensors(&l);
   if (status != FA_OK) return status;
-  model->layers = calloc((size_t)s->layers, sizeof *model->layers);
+  model->layers = calloc((size_t)model->shape.layers, sizeof *model->layers);
   if (!model->layers) return fa_llama_out_of_memory("the layers");
-  status = find_tensor(model, "token_embd.weight", false, s->vocabulary, s->hidden, &model->embedding);
-  if (status == FA_OK) status = load_vector(model, "output_norm.weight", s->hidden, &model->output_norm);
-  if (status == FA_OK && divisors) {
-    status = load_vector(model, "rope_freqs.weight", s->rotary_dim / 2, &model->rotary_divisors);
+  status = load_ends(&l);
+  for (int64_t i = 0; i < model->shape.layers && status == FA_OK; i++) {
+    status = load_layer(&l, i);
+    if (status == FA_OK && progress) progress(user, i + 1, model->shape.layers);
   }
-  for (int64_t i = 0; i < s->layers && status == FA_OK; i++) status = load_layer(model, i);
-  if (status == FA_OK) status = load_matrix(model, -1, &output, 1, s->hidden, &model->output);
-  model->parameters += (tied ? 1 : 2) * s->vocabulary * s->hidden;
   return status;
 }
 
 void fa_llama_weights_unload(fa_llama_model *model) {
+  fa_engine *engine = model->engine;
+  if (!engine) return;
+  const fa_operators *on = engine->operators;
   for (int64_t i = 0; model->layers && i < model->shape.layers; i++) {
     fa_llama_layer *layer = &model->layers[i];
-    free(layer->attention_norm);
-    free(layer->ffn_norm);
-    fa_packed_weight_free(layer->qkv);
-    fa_packed_weight_free(layer->out);
-    fa_packed_weight_free(layer->gate);
-    fa_packed_weight_free(layer->up);
-    fa_packed_weight_free(layer->down);
+    float *vectors[] = {layer->attention_norm, layer->ffn_norm, layer->attention_post_norm, layer->ffn_post_norm,
+                        layer->qkv_bias, layer->q_norm, layer->k_norm};
+    for (size_t v = 0; v < sizeof vectors / sizeof vectors[0]; v++) fa_buffer_free(model->context, vectors[v]);
+    on->matrix_free(engine, layer->qkv);
+    on->matrix_free(engine, layer->out);
+    on->matrix_free(engine, layer->gated);
+    on->matrix_free(engine, layer->down);
   }
   free(model->layers);
-  free(model->output_norm);
-  free(model->rotary_divisors);
-  fa_packed_weight_free(model->output);
+  fa_buffer_free(model->context, model->output_norm);
+  if (model->output != model->embedding) on->matrix_free(engine, model->output);
+  on->matrix_free(engine, model->embedding);
+  model->layers = NULL;
 }

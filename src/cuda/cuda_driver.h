@@ -16,18 +16,29 @@
   FIELD(device_memory, "cuDeviceTotalMem_v2", (size_t *, CUdevice))                                                \
   FIELD(primary_retain, "cuDevicePrimaryCtxRetain", (CUcontext *, CUdevice))                                       \
   FIELD(primary_release, "cuDevicePrimaryCtxRelease_v2", (CUdevice))                                               \
+  FIELD(primary_state, "cuDevicePrimaryCtxGetState", (CUdevice, unsigned *, int *))                                \
   FIELD(context_push, "cuCtxPushCurrent_v2", (CUcontext))                                                          \
   FIELD(context_pop, "cuCtxPopCurrent_v2", (CUcontext *))                                                          \
   FIELD(memory_allocate, "cuMemAlloc_v2", (CUdeviceptr *, size_t))                                                 \
   FIELD(memory_free, "cuMemFree_v2", (CUdeviceptr))                                                                \
+  FIELD(host_allocate, "cuMemHostAlloc", (void **, size_t, unsigned))                                              \
+  FIELD(host_free, "cuMemFreeHost", (void *))                                                                      \
+  FIELD(fill, "cuMemsetD8Async", (CUdeviceptr, unsigned char, size_t, CUstream))                                   \
   FIELD(copy, "cuMemcpyAsync", (CUdeviceptr, CUdeviceptr, size_t, CUstream))                                       \
   FIELD(copy_to_device, "cuMemcpyHtoDAsync_v2", (CUdeviceptr, const void *, size_t, CUstream))                     \
   FIELD(copy_to_host, "cuMemcpyDtoHAsync_v2", (void *, CUdeviceptr, size_t, CUstream))                             \
   FIELD(stream_create, "cuStreamCreate", (CUstream *, unsigned))                                                   \
   FIELD(stream_destroy, "cuStreamDestroy_v2", (CUstream))                                                          \
   FIELD(stream_synchronize, "cuStreamSynchronize", (CUstream))                                                     \
+  FIELD(capture_begin, "cuStreamBeginCapture_v2", (CUstream, CUstreamCaptureMode))                                 \
+  FIELD(capture_end, "cuStreamEndCapture", (CUstream, CUgraph *))                                                  \
+  FIELD(graph_instantiate, "cuGraphInstantiateWithFlags", (CUgraphExec *, CUgraph, unsigned long long))            \
+  FIELD(graph_launch, "cuGraphLaunch", (CUgraphExec, CUstream))                                                    \
+  FIELD(graph_exec_destroy, "cuGraphExecDestroy", (CUgraphExec))                                                   \
+  FIELD(graph_destroy, "cuGraphDestroy", (CUgraph))                                                                \
   FIELD(event_create, "cuEventCreate", (CUevent *, unsigned))                                                      \
   FIELD(event_destroy, "cuEventDestroy_v2", (CUevent))                                                             \
+  FIELD(event_synchronize, "cuEventSynchronize", (CUevent))                                                        \
   FIELD(event_record, "cuEventRecord", (CUevent, CUstream))                                                        \
   FIELD(event_elapsed, "cuEventElapsedTime", (float *, CUevent, CUevent))                                          \
   FIELD(module_load, "cuModuleLoadData", (CUmodule *, const void *))                                               \

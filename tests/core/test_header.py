@@ -17,8 +17,9 @@ int main(void) {
   fa_device_info device = FA_DEVICE_INFO_INIT;
   fa_tuning_info tuning = FA_TUNING_INFO_INIT;
   fa_plan_choice choice = FA_PLAN_CHOICE_INIT;
+  fa_kv_options cache = FA_KV_OPTIONS_INIT;
   return options.threads || problem.batch != 1 || args.lse || plan.threads || kernel.dtypes || device.units || tuning.used ||
-         choice.kernel;
+         choice.kernel || cache.num_pages;
 }
 """
 
@@ -30,7 +31,8 @@ def test_header_compiles_alone(tmp_path, compiler, standard, suffix):
     if not shutil.which(compiler):
         pytest.skip(f"no {compiler}")
     source = tmp_path / f"alone.{suffix}"
-    source.write_text("#include <fastattention/fa_tuning.h>\n#include <fastattention/fastattention.h>\n"
+    source.write_text("#include <fastattention/fa_kv.h>\n#include <fastattention/fa_tuning.h>\n"
+                      "#include <fastattention/fastattention.h>\n#include <fastattention/fa_kv.h>\n"
                       "#include <fastattention/fa_tuning.h>\n#include <fastattention/fastattention.h>\n" + INITIALISED)
     # C++ has no designated initialisers before 20: FA_ATTENTION_ARGS_INIT leaves the tail out there on purpose.
     relaxed = ["-Wno-missing-field-initializers"] if suffix == "cpp" else []

@@ -27,7 +27,8 @@ static double tolerance(bool fp32) {
 static bool has_family(const char *family) {
   for (int32_t i = 0; i < fa_kernel_count(); i++) {
     fa_kernel_info info = FA_KERNEL_INFO_INIT;
-    if (fa_kernel_describe(i, &info) == FA_OK && info.available && strcmp(info.arch, family) == 0)
+    if (fa_kernel_describe(i, &info) == FA_OK && info.available && strcmp(info.arch, family) == 0 &&
+        strncmp(info.device, fa_test_device(), strlen(info.device)) == 0)
       return true;
   }
   return false;
@@ -37,17 +38,21 @@ static bool has_family(const char *family) {
 static void open_context(fa_context **context) {
   fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
   options.threads = 1;
+  options.device = fa_test_device();
   assert_int_equal(fa_context_create(&options, context), FA_OK);
 }
 
-static void compare(fa_llama_precision precision, const char *family, size_t prompts, int64_t steps) {
+static void compare(int32_t dtype, const char *family, size_t prompts, int64_t steps) {
   const char *path = fa_test_model();
   if (!path || !has_family(family)) skip();
-  const double allowed = tolerance(precision == FA_LLAMA_F32);
+  const double allowed = tolerance(dtype == FA_FLOAT32);
   fa_context *context;
   fa_llama_model *model;
   open_context(&context);
-  if (fa_llama_model_load(context, path, precision, &model) != FA_OK) fail_msg("%s", fa_llama_last_error());
+  fa_llama_load_options load = FA_LLAMA_LOAD_OPTIONS_INIT;
+  load.operators = fa_test_operators();
+  load.dtype = dtype;
+  if (fa_llama_model_load(context, path, &load, &model) != FA_OK) fail_msg("%s", fa_llama_last_error());
   for (size_t i = 0; i < prompts; i++) {
     fa_token_list prompt = FA_TOKEN_LIST_INIT;
     fa_agreement found;
@@ -70,22 +75,22 @@ static void compare(fa_llama_precision precision, const char *family, size_t pro
 
 static void test_standard_fp32(void **state) {
   (void)state;
-  compare(FA_LLAMA_F32, "standard", 1, 64);
+  compare(FA_FLOAT32, "standard", 1, 64);
 }
 
 static void test_eager_fp32(void **state) {
   (void)state;
-  compare(FA_LLAMA_F32, "eager", 1, 8);
+  compare(FA_FLOAT32, "eager", 1, 8);
 }
 
 static void test_plain_c_fp32(void **state) {
   (void)state;
-  compare(FA_LLAMA_F32, "c", 1, 8);
+  compare(FA_FLOAT32, "c", 1, 8);
 }
 
 static void test_standard(void **state) {
   (void)state;
-  compare(FA_LLAMA_AUTO, "standard", 2, 64);
+  compare(-1, "standard", 2, 64);
 }
 
 static void test_unknown_kernel(void **state) {
@@ -96,19 +101,36 @@ static void test_unknown_kernel(void **state) {
   fa_llama_session *session;
   if (!path) skip();
   open_context(&context);
-  assert_int_equal(fa_llama_model_load(context, path, FA_LLAMA_AUTO, &model), FA_OK);
-  assert_int_not_equal(fa_llama_session_create(model, 16, "no_such_kernel", &session), FA_OK);
+  fa_llama_load_options load = FA_LLAMA_LOAD_OPTIONS_INIT;
+  fa_llama_session_options options = FA_LLAMA_SESSION_OPTIONS_INIT;
+  load.operators = fa_test_operators();
+  assert_int_equal(fa_llama_model_load(context, path, &load, &model), FA_OK);
+  options.max_tokens = 16;
+  options.kernel = "no_such_kernel";
+  assert_int_not_equal(fa_llama_session_create(model, &options, &session), FA_OK);
   assert_non_null(strstr(fa_llama_last_error(), "no_such_kernel"));
-  assert_int_equal(fa_llama_session_create(model, 0, NULL, &session), FA_ERROR_ARGUMENT);
-  assert_int_equal(fa_llama_session_create(model, 8193, NULL, &session), FA_ERROR_ARGUMENT);
+  options.kernel = NULL;
+  options.max_tokens = 0;
+  assert_int_equal(fa_llama_session_create(model, &options, &session), FA_ERROR_ARGUMENT);
+  options.max_tokens = 8193;
+  assert_int_equal(fa_llama_session_create(model, &options, &session), FA_ERROR_ARGUMENT);
+  options.max_tokens = 2;
+  options.max_sequences = 0;
+  assert_int_equal(fa_llama_session_create(model, &options, &session), FA_ERROR_ARGUMENT);
+  options.max_sequences = 1;
   const int32_t tokens[] = {1, 49152, -1, 5};
-  assert_int_equal(fa_llama_session_create(model, 2, NULL, &session), FA_OK);
+  assert_int_equal(fa_llama_session_create(model, &options, &session), FA_OK);
   assert_int_equal(fa_llama_eval(session, tokens, 2), FA_ERROR_ARGUMENT);
   assert_int_equal(fa_llama_eval(session, tokens + 2, 1), FA_ERROR_ARGUMENT);
   assert_int_equal(fa_llama_eval(session, tokens, 0), FA_ERROR_ARGUMENT);
   assert_int_equal(fa_llama_eval(session, tokens, 3), FA_ERROR_ARGUMENT);
   assert_int_equal(fa_llama_logits(session, 0, 1, NULL), FA_ERROR_ARGUMENT);
-  assert_int_equal(fa_llama_session_rewind(session, 1), FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_llama_session_rewind(session, 0, 1), FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_llama_session_rewind(session, 1, 0), FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_llama_next_logits(session, NULL), FA_ERROR_ARGUMENT);
+  const fa_llama_entry elsewhere = {1, tokens, 1}, twice[] = {{0, tokens, 1}, {0, tokens, 1}};
+  assert_int_equal(fa_llama_eval_batch(session, &elsewhere, 1), FA_ERROR_ARGUMENT);
+  assert_int_equal(fa_llama_eval_batch(session, twice, 2), FA_ERROR_ARGUMENT);
   fa_llama_session_free(session);
   fa_llama_model_free(model);
   fa_context_destroy(context);

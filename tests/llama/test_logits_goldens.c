@@ -69,10 +69,10 @@ static void compare_row(const golden *g, const row *expected, const float *logit
   assert_true((double)(expected->best_logits[0] - expected->best_logits[place]) <= 2 * allowed);
 }
 
-static void compare_model(fa_llama_precision precision, bool token_by_token) {
+static void compare_model(int32_t dtype, bool token_by_token) {
   const char *path = fa_test_model();
   if (!path) skip();
-  const int kind = precision == FA_LLAMA_F32;
+  const int kind = dtype == FA_FLOAT32;
   golden g;
   errors e = {0.0, 0.0, 0};
   fa_context *context;
@@ -82,8 +82,12 @@ static void compare_model(fa_llama_precision precision, bool token_by_token) {
   /* Token by token on one thread, which waits for nobody whatever else the machine does; prompts on all. */
   fa_context_options options = FA_CONTEXT_OPTIONS_INIT;
   options.threads = token_by_token ? 1 : 0;
+  options.device = fa_test_device();
   assert_int_equal(fa_context_create(&options, &context), FA_OK);
-  if (fa_llama_model_load(context, path, precision, &model) != FA_OK) fail_msg("%s", fa_llama_last_error());
+  fa_llama_load_options load = FA_LLAMA_LOAD_OPTIONS_INIT;
+  load.operators = fa_test_operators();
+  load.dtype = dtype;
+  if (fa_llama_model_load(context, path, &load, &model) != FA_OK) fail_msg("%s", fa_llama_last_error());
   if (!kind && fa_llama_model_dtype(model) == FA_FLOAT32) { /* no bf16 in this CPU */
     fa_llama_model_free(model);
     fa_context_destroy(context);
@@ -93,14 +97,16 @@ static void compare_model(fa_llama_precision precision, bool token_by_token) {
   const int64_t vocabulary = fa_llama_model_shape(model)->vocabulary;
   float *logits = malloc(MAX_TOKENS * (size_t)vocabulary * sizeof *logits);
   assert_non_null(logits);
-  assert_int_equal(fa_llama_session_create(model, MAX_TOKENS, NULL, &session), FA_OK);
+  fa_llama_session_options session_options = FA_LLAMA_SESSION_OPTIONS_INIT;
+  session_options.max_tokens = MAX_TOKENS;
+  if (fa_llama_session_create(model, &session_options, &session) != FA_OK) fail_msg("%s", fa_llama_last_error());
   for (uint32_t p = 0; p < g.prompts; p++) {
     uint32_t count;
     int32_t tokens[MAX_TOKENS];
     get(g.file, &count, sizeof count);
     assert_true(count <= MAX_TOKENS);
     get(g.file, tokens, count * sizeof *tokens);
-    assert_int_equal(fa_llama_session_rewind(session, 0), FA_OK);
+    assert_int_equal(fa_llama_session_rewind(session, 0, 0), FA_OK);
     for (uint32_t done = 0; done < count;) {
       const int64_t step = token_by_token ? 1 : count;
       if (fa_llama_eval(session, tokens + done, step) != FA_OK) fail_msg("%s", fa_llama_last_error());
@@ -131,22 +137,22 @@ static void compare_model(fa_llama_precision precision, bool token_by_token) {
 
 static void test_prompt_fp32(void **state) {
   (void)state;
-  compare_model(FA_LLAMA_F32, false);
+  compare_model(FA_FLOAT32, false);
 }
 
 static void test_tokens_fp32(void **state) {
   (void)state;
-  compare_model(FA_LLAMA_F32, true);
+  compare_model(FA_FLOAT32, true);
 }
 
 static void test_prompt_bf16(void **state) {
   (void)state;
-  compare_model(FA_LLAMA_AUTO, false);
+  compare_model(-1, false);
 }
 
 static void test_tokens_bf16(void **state) {
   (void)state;
-  compare_model(FA_LLAMA_AUTO, true);
+  compare_model(-1, true);
 }
 
 int main(void) {
