@@ -42,12 +42,11 @@ static fa_status number(const reader *r, const cJSON *object, const char *name, 
 }
 
 static fa_status integer(const reader *r, const char *name, bool required, int64_t *value) {
-  double given = (double)*value;
-  const fa_status status = number(r, r->config, name, required, &given);
-  if (status != FA_OK) return status;
-  if (given != floor(given) || given < 0.0 || given > (double)INT32_MAX)
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: '%s' is %g; it must be a whole number from 0 on", r->file, name, given);
-  *value = (int64_t)given;
+  const cJSON *item = member(r->config, name);
+  if (!item && required)
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: '%s' is missing; the file does not describe a whole model", r->file, name);
+  if (item && !fa_json_integer(item, 0, INT32_MAX, value))
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: '%s' is not a whole number of 0 .. %d", r->file, name, INT32_MAX);
   return FA_OK;
 }
 
