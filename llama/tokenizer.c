@@ -163,7 +163,6 @@ void fa_tokenizer_free(fa_tokenizer *tokenizer) {
   fa_normalizer_release(&tokenizer->normalizer);
   fa_normalizer_release(&tokenizer->piece_normalizer);
   fa_pretokenizer_free(tokenizer->pretokenizer);
-  free(tokenizer->normalized_names);
   free(tokenizer->owned_template);
   free(tokenizer);
 }

@@ -23,7 +23,6 @@ struct fa_tokenizer {
   fa_vocabulary vocabulary;
   fa_token_set matched;            /* in text as it comes */
   fa_token_set matched_normalized; /* in normalised text */
-  char *normalized_names;          /* of the latter */
   fa_normalizer normalizer;
   fa_normalizer piece_normalizer;  /* of what is left between matches */
   fa_pretokenizer *pretokenizer;   /* NULL: all of it is one piece */
