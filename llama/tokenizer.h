@@ -54,6 +54,10 @@ typedef struct fa_encoder {
 fa_status fa_encode_piece_bpe(fa_encoder *encoder, const char *bytes, size_t length);
 fa_status fa_encode_piece_spm(fa_encoder *encoder, const char *bytes, size_t length);
 
+/* fa_tokenizer_encode of a text of which something stands before, unless `first`. */
+fa_status fa_tokenizer_encode_part(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
+                                   bool first, fa_token_list *list);
+
 /* Adds to the tokens generation ends with, once; -1 is nothing. */
 void fa_tokenizer_add_end(fa_tokenizer *tokenizer, int32_t id);
 /* Turn and text ends of the families, where the vocabulary has them as control tokens: files often name only one. */
