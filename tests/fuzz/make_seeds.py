@@ -147,8 +147,28 @@ def tokenizers():
     return out
 
 
+def chats():
+    """Tokenizers with the marks of each chat family."""
+    marks = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>",
+             "[INST]", "[/INST]", "<s>", "</s>"]
+    templates = {
+        "chatml": "'<|im_start|>system\\nBe good.<|im_end|>' </think>",
+        "llama31": "<|start_header_id|> <|eot_id|> Cutting Knowledge Date: December 2023",
+        "gemma": "<start_of_turn>", "gemma2": "<start_of_turn> System role not supported",
+        "llama2": "[INST] <<SYS>>",
+        "mistral": "\" [INST] \" system_message loop.last and system_message [/INST] \" \" + message[ eos_token + ' '",
+    }
+    vocabulary = {t: i for i, t in enumerate(["a", "b", "\u2581", "\u0120", "ab"] + marks)}
+    document = {"added_tokens": [{"id": vocabulary[m], "content": m, "special": True} for m in marks],
+                "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False},
+                "model": {"type": "BPE", "unk_token": "a", "vocab": vocabulary, "merges": [["a", "b"]]}}
+    return {name: json.dumps(document).encode() + b"\0" + json.dumps(
+        {"bos_token": "<s>", "eos_token": "</s>", "chat_template": template}).encode() for name, template in templates.items()}
+
+
 def main():
-    for folder, files in (("gguf", ggufs()), ("safetensors", safetensor_files()), ("tokenizer_json", tokenizers())):
+    for folder, files in (("gguf", ggufs()), ("safetensors", safetensor_files()), ("tokenizer_json", tokenizers()),
+                          ("tokenizer_json", {"chat_" + n: d for n, d in chats().items()})):
         for name, data in files.items():
             path = HERE / "corpus" / folder / f"seed_{name}"
             path.parent.mkdir(parents=True, exist_ok=True)
