@@ -11,8 +11,17 @@ enum {
   FA_GGML_F16 = 1,
   FA_GGML_Q4_0 = 2,
   FA_GGML_Q4_1 = 3,
+  FA_GGML_Q5_0 = 6,
+  FA_GGML_Q5_1 = 7,
   FA_GGML_Q8_0 = 8,
+  FA_GGML_Q8_1 = 9,
+  FA_GGML_Q2_K = 10,
+  FA_GGML_Q3_K = 11,
+  FA_GGML_Q4_K = 12,
+  FA_GGML_Q5_K = 13,
   FA_GGML_Q6_K = 14,
+  FA_GGML_Q8_K = 15,
+  FA_GGML_IQ4_NL = 20,
   FA_GGML_BF16 = 30
 };
 

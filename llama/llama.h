@@ -230,21 +230,28 @@ size_t fa_utf8_repair(const char *bytes, size_t length, char *text);
 
 /* -------------------------------------------------------------------------- sampler */
 
+/* Options that were checked, and the random stream of their seed. sampler.h has the rules and what a batch needs. */
 typedef struct fa_sampler fa_sampler;
 
 typedef struct fa_sampler_options {
-  double temperature; /* >= 0; 0 is greedy */
-  int64_t top_k;      /* >= 0; 0 is all */
-  double top_p;       /* 0 < p <= 1 */
+  double temperature;        /* >= 0; 0 is greedy */
+  int64_t top_k;             /* >= 0; 0 is all */
+  double top_p;              /* 0 < p <= 1; 1 is all */
+  double min_p;              /* 0 <= p <= 1, of the likeliest token's probability; 0 is all */
+  double repetition_penalty; /* 0.01 .. 100; 1 is off */
   uint64_t seed;
 } fa_sampler_options;
 #define FA_SAMPLER_OPTIONS_INIT \
-  { 0.0, 0, 1.0, 0 }
+  { 0.0, 0, 1.0, 0.0, 1.0, 0 }
 
+/* vocabulary: of fa_sampler_next; 0 where only fa_sampler_step is called. Errors: ARGUMENT (an option out of its
+ * range), MEMORY. */
 fa_status fa_sampler_create(int64_t vocabulary, const fa_sampler_options *options, fa_sampler **sampler);
-void fa_sampler_free(fa_sampler *sampler);
-/* The next token. The same options, logits and number of calls give the same tokens, on every machine whose
- * exp() agrees. */
+void fa_sampler_free(fa_sampler *sampler); /* NULL is fine */
+/* These tokens have occurred, as those of a prompt: the repetition penalty counts them. */
+void fa_sampler_see(fa_sampler *sampler, const int32_t *tokens, int64_t count);
+/* The next token of one sequence. The same options, logits and number of calls give the same tokens. Allocates
+ * nothing. */
 int32_t fa_sampler_next(fa_sampler *sampler, const float *logits);
 
 /* The largest logit (the first among equals) and, in *gap, its distance to the second best. */

@@ -19,12 +19,14 @@ struct fa_packed_weights {
 };
 
 typedef struct compiled {
-  int64_t outputs, inputs, rows, y_stride;
+  int64_t outputs, inputs, call_rows, y_stride;
+  bool packed;
   fa_finish finish;
   fa_activation activation;
   uint64_t last_use; /* 0: the entry is free */
   dnnl_primitive_t primitive;
   dnnl_memory_t x, factor, y;
+  dnnl_memory_t rows; /* weights that are not packed */
 } compiled;
 
 struct fa_products {
@@ -63,6 +65,7 @@ static void forget(compiled *c) {
   if (c->x) dnnl_memory_destroy(c->x);
   if (c->factor) dnnl_memory_destroy(c->factor);
   if (c->y) dnnl_memory_destroy(c->y);
+  if (c->rows) dnnl_memory_destroy(c->rows);
   memset(c, 0, sizeof *c);
 }
 
@@ -234,32 +237,46 @@ size_t fa_packed_weights_bytes(const fa_packed_weights *weights) {
 
 /* ------------------------------------------------------------------------ running */
 
-static dnnl_status_t compile(fa_products *products, const fa_packed_weights *weights,
-                             const fa_product_call *call, compiled *c) {
-  layouts l;
-  dnnl_primitive_desc_t descriptor;
-  dnnl_status_t status =
-      describe_product(products, call, weights->outputs, weights->inputs, weights->layout, &l, &descriptor);
+/* One product's weights: packed ones, or rows as they lie in memory. */
+typedef struct operand {
+  int64_t outputs, inputs;
+  const fa_packed_weights *packed; /* NULL: rows */
+  const void *rows;
+} operand;
+
+static dnnl_status_t compile(fa_products *products, const operand *weights, const fa_product_call *call,
+                             compiled *c) {
+  const dnnl_dims_t size = {weights->inputs, weights->outputs};
+  dnnl_memory_desc_t plain = NULL;
+  dnnl_primitive_desc_t descriptor = NULL;
+  layouts l = {NULL, NULL, NULL, NULL};
+  dnnl_status_t status = dnnl_memory_desc_create_with_tag(&plain, 2, size, products->type, dnnl_ba);
+  if (status == dnnl_success) {
+    status = describe_product(products, call, weights->outputs, weights->inputs,
+                              weights->packed ? weights->packed->layout : plain, &l, &descriptor);
+  }
   if (status == dnnl_success) status = dnnl_primitive_create(&c->primitive, descriptor);
   if (status == dnnl_success) status = dnnl_memory_create(&c->x, l.x, products->engine, DNNL_MEMORY_NONE);
   if (status == dnnl_success) status = dnnl_memory_create(&c->y, l.y, products->engine, DNNL_MEMORY_NONE);
   if (status == dnnl_success) {
     status = dnnl_memory_create(&c->factor, l.factor, products->engine, DNNL_MEMORY_NONE);
   }
+  if (status == dnnl_success) status = dnnl_memory_create(&c->rows, plain, products->engine, DNNL_MEMORY_NONE);
   if (descriptor) dnnl_primitive_desc_destroy(descriptor);
+  if (plain) dnnl_memory_desc_destroy(plain);
   layouts_destroy(&l);
   return status;
 }
 
-static bool fits(const compiled *c, const fa_packed_weights *weights, const fa_product_call *call) {
-  return c->last_use && c->rows == call->rows && c->outputs == weights->outputs &&
-         c->inputs == weights->inputs && c->y_stride == call->y_stride && c->finish == call->finish &&
-         c->activation == call->activation;
+static bool fits(const compiled *c, const operand *weights, const fa_product_call *call) {
+  return c->last_use && c->call_rows == call->rows && c->outputs == weights->outputs &&
+         c->inputs == weights->inputs && c->packed == (weights->packed != NULL) &&
+         c->y_stride == call->y_stride && c->finish == call->finish && c->activation == call->activation;
 }
 
 /* The compiled product, from the kept ones or made in the place of the one unused longest. */
-static dnnl_status_t find(fa_products *products, const fa_packed_weights *weights,
-                          const fa_product_call *call, compiled **found) {
+static dnnl_status_t find(fa_products *products, const operand *weights, const fa_product_call *call,
+                          compiled **found) {
   compiled *oldest = &products->kept[0];
   for (int i = 0; i < KEPT; i++) {
     compiled *c = &products->kept[i];
@@ -278,7 +295,8 @@ static dnnl_status_t find(fa_products *products, const fa_packed_weights *weight
   }
   oldest->outputs = weights->outputs;
   oldest->inputs = weights->inputs;
-  oldest->rows = call->rows;
+  oldest->packed = weights->packed != NULL;
+  oldest->call_rows = call->rows;
   oldest->y_stride = call->y_stride;
   oldest->finish = call->finish;
   oldest->activation = call->activation;
@@ -287,19 +305,18 @@ static dnnl_status_t find(fa_products *products, const fa_packed_weights *weight
   return dnnl_success;
 }
 
-fa_status fa_products_run(fa_products *products, const fa_packed_weights *weights,
-                          const fa_product_call *call) {
+static fa_status run(fa_products *products, const operand *weights, const fa_product_call *call) {
   compiled *c = NULL;
   const int threads_before = omp_get_max_threads();
   omp_set_num_threads(products->threads);
   dnnl_status_t status = find(products, weights, call, &c);
   if (status == dnnl_success) status = dnnl_memory_set_data_handle(c->x, (void *)(uintptr_t)call->x);
-  if (status == dnnl_success)
-    status = dnnl_memory_set_data_handle(c->factor, (void *)(uintptr_t)call->factor);
+  if (status == dnnl_success) status = dnnl_memory_set_data_handle(c->factor, (void *)(uintptr_t)call->factor);
   if (status == dnnl_success) status = dnnl_memory_set_data_handle(c->y, call->y);
+  if (status == dnnl_success) status = dnnl_memory_set_data_handle(c->rows, (void *)(uintptr_t)weights->rows);
   if (status == dnnl_success) {
     const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, c->x},
-                                         {DNNL_ARG_WEIGHTS, weights->memory},
+                                         {DNNL_ARG_WEIGHTS, weights->packed ? weights->packed->memory : c->rows},
                                          {DNNL_ARG_DST, c->y},
                                          {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, c->factor}};
     status = dnnl_primitive_execute(c->primitive, products->stream,
@@ -308,4 +325,15 @@ fa_status fa_products_run(fa_products *products, const fa_packed_weights *weight
   if (status == dnnl_success) status = dnnl_stream_wait(products->stream);
   omp_set_num_threads(threads_before);
   return status == dnnl_success ? FA_OK : failed(status, "a matrix product");
+}
+
+fa_status fa_products_run(fa_products *products, const fa_packed_weights *weights, const fa_product_call *call) {
+  const operand packed = {weights->outputs, weights->inputs, weights, NULL};
+  return run(products, &packed, call);
+}
+
+fa_status fa_products_run_rows(fa_products *products, int64_t outputs, int64_t inputs, const void *rows,
+                               const fa_product_call *call) {
+  const operand plain = {outputs, inputs, NULL, rows};
+  return run(products, &plain, call);
 }

@@ -42,7 +42,10 @@ fa_status fa_packed_weights_create(fa_products *products, int64_t outputs, int64
 void fa_packed_weights_free(fa_packed_weights *weights); /* NULL is fine */
 size_t fa_packed_weights_bytes(const fa_packed_weights *weights);
 
-fa_status fa_products_run(fa_products *products, const fa_packed_weights *weights,
-                          const fa_product_call *call);
+fa_status fa_products_run(fa_products *products, const fa_packed_weights *weights, const fa_product_call *call);
+
+/* The same with weights [outputs, inputs] of the operands' type as they lie, dense. */
+fa_status fa_products_run_rows(fa_products *products, int64_t outputs, int64_t inputs, const void *rows,
+                               const fa_product_call *call);
 
 #endif

@@ -83,9 +83,9 @@ static fa_status find_part(loader *l, const char *name, bool is_vector, int64_t 
   }
   const char *const file = from->gguf ? fa_gguf_name(from->gguf) : fa_safetensors_name(from->safetensors);
   const fa_ggml_type *type = fa_ggml_type_of(part->type);
-  if (!type->to_float) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%s' is of type %s; read here: %s", file, name, type->name,
-                         fa_ggml_types_read);
+  if (!type || !type->to_float) {
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%s' is of type %s; read here: %s", file, name,
+                         type ? type->name : fa_safetensors_find(from->safetensors, name)->dtype, fa_ggml_types_read);
   }
   if (dims != (is_vector ? 1 : 2) || size[0] != columns || (!is_vector && size[1] != rows)) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%s' is %lld x %lld (%d dimensions); the metadata wants %lld x %lld",

@@ -39,7 +39,7 @@ static void test_bits(void **state) {
     types++;
   }
   fclose(file);
-  assert_int_equal(types, 7);
+  assert_int_equal(types, 14);
 }
 
 /* The sizes of all types, whether read here or not, decide where tensors end. */

@@ -13,18 +13,20 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type, dequantize, quants
 
 BLOCKS = 6
-SCALES = {Type.Q8_0: (0,), Type.Q4_0: (0,), Type.Q4_1: (0, 2), Type.Q6_K: (208,)}  # where f16 scales stand
+# Where f16 scales stand.
+SCALES = {Type.Q8_0: (0,), Type.Q4_0: (0,), Type.Q4_1: (0, 2), Type.Q5_0: (0,), Type.Q5_1: (0, 2), Type.Q2_K: (80, 82),
+          Type.Q3_K: (108,), Type.Q4_K: (0, 2), Type.Q5_K: (0, 2), Type.Q6_K: (208,), Type.IQ4_NL: (0,)}
 
 
 def main():
     rng = np.random.default_rng(3)
     data = b""
-    for kind in (Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q6_K):
+    for kind in (Type.F32, Type.F16, Type.BF16, *SCALES):
         elements, size = quants.GGML_QUANT_SIZES[kind]
         blocks = rng.integers(0, 256, (BLOCKS if elements > 1 else 64, size), dtype=np.uint8)
         for at in SCALES.get(kind, ()):
             scales = np.array([1.0, -0.37, 6e-8, 2e-5, 65504.0, 0.0], np.float16)  # subnormals and the largest too
-            blocks[:, at:at + 2] = scales.view(np.uint8).reshape(-1, 2)
+            blocks[:, at:at + 2] = np.roll(scales, at // 2 % 2).view(np.uint8).reshape(-1, 2)
         if elements == 1:
             values = rng.standard_normal(64).astype(np.float32) * 10.0 ** rng.integers(-6, 4, 64)
             if kind == Type.F32:
