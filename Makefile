@@ -3,7 +3,7 @@ PRESET ?= release
 PREFIX ?= /usr/local
 ARGS ?=
 
-.PHONY: build demo test test-long test-gpu bench-gpu bench-peers install format clean help
+.PHONY: build demo fuzz test test-long test-gpu bench-gpu bench-peers install format clean help
 
 build:
 	@scripts/install_deps.sh
@@ -24,6 +24,12 @@ test-long:
 	@scripts/install_deps.sh test
 	@scripts/fetch_model.sh >/dev/null || true
 	@.venv/bin/python scripts/run_tests.py --long $(ARGS)
+
+# What reads model files, fed with damaged ones: FUZZ_SECONDS for each reader.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@scripts/install_deps.sh test
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 test-gpu: build
 	@scripts/test_gpu.sh
@@ -53,6 +59,7 @@ help:
 	@echo "make demo       a language model answering through this library, then attention timed"
 	@echo "make test       everything, on gcc, clang, the sanitizers and an emulated Arm; ends with 'N passed, N failed'"
 	@echo "make test-long  the same with 20,000 checked cases"
+	@echo "make fuzz       the readers of model files, fed with damaged ones (FUZZ_SECONDS=60 for each)"
 	@echo "make test-gpu   every kernel for NVIDIA GPUs on this machine's GPU"
 	@echo "make bench-gpu  those kernels beside PyTorch's, in a table and a plot (needs torch)"
 	@echo "make bench-peers beside other CPU libraries, which it fetches, 9 GB (ARGS=--quick: a third of the grid)"

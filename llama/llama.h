@@ -209,9 +209,18 @@ bool fa_tokenizer_is_end(const fa_tokenizer *tokenizer, int32_t id);
 /* Whether the file carries a chat template (whatever its family). */
 bool fa_tokenizer_has_chat_template(const fa_tokenizer *tokenizer);
 
-/* The tokens of a conversation of one user message, ready for the assistant's answer, by the model's own
- * template. system may be NULL: the template's default, if it has one. Names of control tokens in the
- * messages stay text. Errors: UNSUPPORTED (no template, or of a family that is not known). */
+typedef struct fa_chat_message {
+  const char *role; /* "system", "user" or "assistant" */
+  const char *text;
+} fa_chat_message;
+
+/* The tokens of a conversation of `count` >= 1 messages, the last of them the user's, ready for the assistant's answer, by
+ * the model's own template. Where no system message is the first, the template's default, if it has one. Names of control
+ * tokens in the messages stay text. Errors: ARGUMENT (roles that do not take turns as the template wants it), UNSUPPORTED
+ * (no template, of a family that is not known, a system message where the template takes none), MEMORY. */
+fa_status fa_tokenizer_encode_messages(const fa_tokenizer *tokenizer, const fa_chat_message *messages, int64_t count,
+                                       fa_token_list *list);
+/* The same for one user message and a system message, which may be NULL. */
 fa_status fa_tokenizer_encode_chat(const fa_tokenizer *tokenizer, const char *system, const char *user,
                                    fa_token_list *list);
 

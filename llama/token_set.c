@@ -13,8 +13,12 @@ fa_status fa_token_set_add(fa_token_set *set, fa_token_match match) {
     set->entries = entries;
     set->capacity = capacity;
   }
+  char *name = malloc(match.name.length);
+  if (!name) return fa_llama_out_of_memory("the special tokens");
+  memcpy(name, match.name.bytes, match.name.length);
+  match.name.bytes = name;
   set->entries[set->count++] = match;
-  set->begins[(uint8_t)match.name.bytes[0]] = true;
+  set->begins[(uint8_t)name[0]] = true;
   return FA_OK;
 }
 
@@ -58,6 +62,7 @@ const fa_token_match *fa_token_set_find(const fa_token_set *set, const char *tex
 }
 
 void fa_token_set_release(fa_token_set *set) {
+  for (int64_t i = 0; i < set->count; i++) free((void *)(uintptr_t)set->entries[i].name.bytes);
   free(set->entries);
   memset(set, 0, sizeof *set);
 }

@@ -17,7 +17,7 @@ typedef struct fa_token_set {
   bool begins[256]; /* first bytes of names */
 } fa_token_set;
 
-/* Zeros are an empty set. The name must outlive the set and not be empty. */
+/* Zeros are an empty set. The name, not empty, is copied. */
 fa_status fa_token_set_add(fa_token_set *set, fa_token_match match);
 /* After the last add, before the first find. */
 void fa_token_set_ready(fa_token_set *set);

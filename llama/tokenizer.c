@@ -48,19 +48,13 @@ static fa_status encode_pieces(fa_encoder *encoder, const char *text, size_t len
 /* What lies between matches. */
 typedef fa_status (*between_function)(fa_encoder *encoder, const char *text, size_t length, bool first);
 
-/* Characters that \s takes, by which a token's own rule may have it swallow its neighbours. */
-static bool is_space(uint32_t code) {
-  return (code >= 9 && code <= 13) || code == 0x20 || code == 0x85 || code == 0xa0 || code == 0x1680 ||
-         (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 || code == 0x202f ||
-         code == 0x205f || code == 0x3000;
-}
-
+/* A token's own rule may have it swallow the white space beside it. */
 static size_t spaces_after(const char *text, size_t length) {
   size_t at = 0;
   for (size_t step; at < length; at += step) {
     uint32_t code;
     step = fa_utf8_decode(text + at, length - at, &code, NULL);
-    if (!step || !is_space(code)) break;
+    if (!step || !fa_is_space(code)) break;
   }
   return at;
 }
@@ -71,7 +65,7 @@ static size_t without_spaces(const char *text, size_t begin, size_t end) {
     size_t start = end - 1;
     uint32_t code;
     while (start > begin && ((uint8_t)text[start] & 0xc0) == 0x80) start--;
-    if (fa_utf8_decode(text + start, end - start, &code, NULL) != end - start || !is_space(code)) break;
+    if (fa_utf8_decode(text + start, end - start, &code, NULL) != end - start || !fa_is_space(code)) break;
     end = start;
   }
   return end;
@@ -125,18 +119,23 @@ static fa_status encode_between(fa_encoder *encoder, const char *text, size_t le
   return status;
 }
 
-fa_status fa_tokenizer_encode(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
-                              fa_token_list *list) {
+fa_status fa_tokenizer_encode_part(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
+                                   bool first, fa_token_list *list) {
   fa_encoder encoder = {.tokenizer = tokenizer, .list = list, .control = (how & FA_ENCODE_SPECIAL) != 0};
   fa_status status = FA_OK;
   if ((how & FA_ENCODE_BOS) && tokenizer->add_bos) status = fa_token_list_append(list, tokenizer->bos);
   if (status == FA_OK)
-    status = split_at_tokens(&encoder, &tokenizer->matched, text, length, true, encode_between);
+    status = split_at_tokens(&encoder, &tokenizer->matched, text, length, first, encode_between);
   if (status == FA_OK && (how & FA_ENCODE_EOS) && tokenizer->add_eos) {
     status = fa_token_list_append(list, tokenizer->eos);
   }
   fa_merger_release(&encoder.merger);
   return status;
+}
+
+fa_status fa_tokenizer_encode(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
+                              fa_token_list *list) {
+  return fa_tokenizer_encode_part(tokenizer, text, length, how, true, list);
 }
 
 void fa_tokenizer_add_end(fa_tokenizer *tokenizer, int32_t id) {
@@ -163,7 +162,6 @@ void fa_tokenizer_free(fa_tokenizer *tokenizer) {
   fa_normalizer_release(&tokenizer->normalizer);
   fa_normalizer_release(&tokenizer->piece_normalizer);
   fa_pretokenizer_free(tokenizer->pretokenizer);
-  free(tokenizer->normalized_names);
   free(tokenizer->owned_template);
   free(tokenizer);
 }

@@ -23,7 +23,6 @@ struct fa_tokenizer {
   fa_vocabulary vocabulary;
   fa_token_set matched;            /* in text as it comes */
   fa_token_set matched_normalized; /* in normalised text */
-  char *normalized_names;          /* of the latter */
   fa_normalizer normalizer;
   fa_normalizer piece_normalizer;  /* of what is left between matches */
   fa_pretokenizer *pretokenizer;   /* NULL: all of it is one piece */
@@ -54,6 +53,10 @@ typedef struct fa_encoder {
 /* Tokens of one piece: by merges (tokenizer_bpe.c), by scores (tokenizer_spm.c). */
 fa_status fa_encode_piece_bpe(fa_encoder *encoder, const char *bytes, size_t length);
 fa_status fa_encode_piece_spm(fa_encoder *encoder, const char *bytes, size_t length);
+
+/* fa_tokenizer_encode of a text of which something stands before, unless `first`. */
+fa_status fa_tokenizer_encode_part(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
+                                   bool first, fa_token_list *list);
 
 /* Adds to the tokens generation ends with, once; -1 is nothing. */
 void fa_tokenizer_add_end(fa_tokenizer *tokenizer, int32_t id);

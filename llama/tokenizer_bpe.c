@@ -14,16 +14,19 @@ static bool join(void *user, const fa_symbol *left, const fa_symbol *right, int3
   return true;
 }
 
-/* The token the piece is as it stands, or -1. */
+/* The token the piece is as it stands, or -1. Control tokens are not made of text. */
 static int32_t whole_token(const fa_tokenizer *tokenizer, const char *bytes, size_t length) {
   char name[512];
-  size_t written = 0;
-  if (tokenizer->kind == FA_TOKENIZER_CHARACTERS)
-    return fa_vocabulary_id(&tokenizer->vocabulary, bytes, length);
-  if (length > sizeof name / 2) return -1;
-  for (size_t i = 0; i < length; i++)
-    written += fa_utf8_encode(fa_byte_alphabet((uint8_t)bytes[i]), name + written);
-  return fa_vocabulary_id(&tokenizer->vocabulary, name, written);
+  if (tokenizer->kind == FA_TOKENIZER_BYTES) {
+    size_t written = 0;
+    if (length > sizeof name / 2) return -1;
+    for (size_t i = 0; i < length; i++)
+      written += fa_utf8_encode(fa_byte_alphabet((uint8_t)bytes[i]), name + written);
+    bytes = name;
+    length = written;
+  }
+  const int32_t id = fa_vocabulary_id(&tokenizer->vocabulary, bytes, length);
+  return id >= 0 && !fa_tokenizer_is_control(tokenizer, id) ? id : -1;
 }
 
 /* What has no token becomes the unknown token, a run of it one only where they are fused. */

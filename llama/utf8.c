@@ -43,6 +43,12 @@ size_t fa_utf8_encode(uint32_t code, char *bytes) {
   return length;
 }
 
+bool fa_is_space(uint32_t code) {
+  return (code >= 9 && code <= 13) || code == 0x20 || code == 0x85 || code == 0xa0 || code == 0x1680 ||
+         (code >= 0x2000 && code <= 0x200a) || code == 0x2028 || code == 0x2029 || code == 0x202f ||
+         code == 0x205f || code == 0x3000;
+}
+
 size_t fa_utf8_repair(const char *bytes, size_t length, char *text) {
   size_t written = 0;
   for (size_t at = 0; at < length;) {

@@ -158,12 +158,14 @@ fa_status fa_vocabulary_begin_merges(fa_vocabulary *vocabulary, uint64_t count) 
 }
 
 void fa_vocabulary_add_merge(fa_vocabulary *vocabulary, int32_t left, int32_t right, int32_t rank,
-                             int32_t result) {
+                             int32_t result, bool last_stands) {
   const fa_bpe_merge merge = {(uint64_t)(uint32_t)left << 32 | (uint32_t)right, rank, result};
-  if (fa_vocabulary_merge(vocabulary, left, right)) return;
-  uint64_t at = hash_pair(merge.pair);
-  while (vocabulary->merges[at & vocabulary->merges_mask].pair != UINT64_MAX) at++;
-  vocabulary->merges[at & vocabulary->merges_mask] = merge;
+  for (uint64_t at = hash_pair(merge.pair);; at++) {
+    fa_bpe_merge *slot = &vocabulary->merges[at & vocabulary->merges_mask];
+    if (slot->pair != UINT64_MAX && slot->pair != merge.pair) continue;
+    if (slot->pair == UINT64_MAX || last_stands) *slot = merge;
+    return;
+  }
 }
 
 void fa_vocabulary_unload(fa_vocabulary *vocabulary) {

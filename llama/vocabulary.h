@@ -52,10 +52,10 @@ bool fa_vocabulary_put(fa_vocabulary *vocabulary, int32_t id, fa_gguf_string nam
 /* Fills the tokens' bytes and byte_ids once all are put. */
 fa_status fa_vocabulary_spell(fa_vocabulary *vocabulary, fa_spelling spelling);
 
-/* Room for `count` merges, then each with its rank; of a pair added twice the first stands. */
+/* Room for `count` merges, then each with its rank; of a pair added twice the first stands, or the last. */
 fa_status fa_vocabulary_begin_merges(fa_vocabulary *vocabulary, uint64_t count);
 void fa_vocabulary_add_merge(fa_vocabulary *vocabulary, int32_t left, int32_t right, int32_t rank,
-                             int32_t result);
+                             int32_t result, bool last_stands);
 
 /* From a GGUF file, which must outlive the vocabulary: merges for the alphabet, scores for text. */
 fa_status fa_vocabulary_load(const fa_gguf *gguf, fa_spelling spelling, fa_vocabulary *vocabulary);

@@ -67,7 +67,7 @@ static fa_status load_merges(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
       return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: merge %d names a token that is not in the vocabulary",
                            fa_gguf_name(gguf), rank);
     }
-    fa_vocabulary_add_merge(vocabulary, left, right, rank, result);
+    fa_vocabulary_add_merge(vocabulary, left, right, rank, result, false);
   }
   return FA_OK;
 }

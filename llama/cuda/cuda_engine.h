@@ -20,7 +20,7 @@ typedef enum fa_llama_kernel {
 
 enum { FA_LLAMA_WORKSPACE_BYTES = 32 << 20, FA_LLAMA_IMAGES = 8 };
 
-typedef struct fa_products fa_products; /* product_cuda.c */
+typedef struct fa_cuda_products fa_cuda_products; /* product_cuda.c */
 typedef struct fa_staging fa_staging;   /* matrix_cuda.c */
 
 typedef struct fa_cuda_engine {
@@ -32,7 +32,7 @@ typedef struct fa_cuda_engine {
   CUmodule modules[FA_LLAMA_IMAGES];
   CUfunction kernels[FA_LLAMA_KERNELS];
   void *workspace; /* of the products, FA_LLAMA_WORKSPACE_BYTES */
-  fa_products *products;
+  fa_cuda_products *products;
   fa_staging *staging; /* NULL before the first matrix from a file */
 } fa_cuda_engine;
 
@@ -63,8 +63,8 @@ fa_status fa_llama_cuda_start(fa_cuda_engine *engine, fa_llama_kernel kernel, in
 bool fa_llama_cuda_aligned(const void *const *pointers, int count);
 
 /* product_cuda.c. Errors: UNSUPPORTED (no cuBLASLt), MEMORY, DEVICE. */
-fa_status fa_products_create(fa_cuda_engine *engine);
-void fa_products_free(fa_cuda_engine *engine);
+fa_status fa_cuda_products_create(fa_cuda_engine *engine);
+void fa_cuda_products_free(fa_cuda_engine *engine);
 fa_status fa_cuda_product(fa_engine *engine, const fa_matrix *matrix, fa_epilogue epilogue, int64_t rows, const void *a, void *y);
 
 /* matrix_cuda.c */

@@ -147,7 +147,7 @@ void fa_cuda_engine_close(fa_engine *base) {
     CUdevice device;
     if (base->stream) (void)fa_stream_synchronize(base->context, base->stream);
     if (fa_llama_cuda_enter(engine) == FA_OK) {
-      fa_products_free(engine);
+      fa_cuda_products_free(engine);
       fa_staging_free(engine);
       for (int n = 0; n < FA_LLAMA_IMAGES; ++n)
         if (engine->modules[n]) (void)d->module_unload(engine->modules[n]);
@@ -170,7 +170,7 @@ static fa_status set_up(fa_cuda_engine *engine) {
   status = fa_llama_cuda_enter(engine);
   if (status != FA_OK) return status;
   status = find_kernels(engine);
-  if (status == FA_OK) status = fa_products_create(engine);
+  if (status == FA_OK) status = fa_cuda_products_create(engine);
   fa_llama_cuda_leave();
   return status;
 }

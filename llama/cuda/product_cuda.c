@@ -38,7 +38,7 @@ typedef struct known_shape {
   uint64_t used; /* when */
 } known_shape;
 
-struct fa_products {
+struct fa_cuda_products {
   cublasLtHandle_t handle;
   cublasLtMatmulDesc_t description;
   cublasLtMatmulPreference_t preference;
@@ -67,8 +67,8 @@ static void forget(known_shape *known) {
   memset(known, 0, sizeof *known);
 }
 
-void fa_products_free(fa_cuda_engine *engine) {
-  fa_products *products = engine->products;
+void fa_cuda_products_free(fa_cuda_engine *engine) {
+  fa_cuda_products *products = engine->products;
   const fa_cublaslt_library *lt = fa_cublaslt_library_open();
   if (!products) return;
   for (int n = 0; n < SHAPES; ++n) forget(&products->known[n]);
@@ -80,10 +80,10 @@ void fa_products_free(fa_cuda_engine *engine) {
 }
 
 /* With the device current. */
-fa_status fa_products_create(fa_cuda_engine *engine) {
+fa_status fa_cuda_products_create(fa_cuda_engine *engine) {
   const fa_cublaslt_library *lt = fa_cublaslt_library_open();
   if (lt->missing) return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s", lt->missing);
-  fa_products *p = calloc(1, sizeof *p);
+  fa_cuda_products *p = calloc(1, sizeof *p);
   if (!p) return fa_llama_out_of_memory("the products' algorithms");
   engine->products = p;
   const cublasOperation_t transposed = CUBLAS_OP_T;
@@ -172,7 +172,7 @@ static void choose_by_time(fa_cuda_engine *engine, known_shape *known, const cub
 
 static fa_status choose(fa_cuda_engine *engine, known_shape *known, const operands *o) {
   const fa_cublaslt_library *lt = fa_cublaslt_library_open();
-  fa_products *p = engine->products;
+  fa_cuda_products *p = engine->products;
   const shape *key = &known->key;
   const cudaDataType type = type_of(engine->base.dtype), written = key->is_f32 ? CUDA_R_32F : type;
   const uint64_t outputs = (uint64_t)key->outputs, inputs = (uint64_t)key->inputs, rows = (uint64_t)key->rows;
@@ -207,7 +207,7 @@ static fa_status choose(fa_cuda_engine *engine, known_shape *known, const operan
 }
 
 /* The place of a shape: its own, or the one not used for longest, emptied. */
-static known_shape *place_of(fa_products *p, const shape *key) {
+static known_shape *place_of(fa_cuda_products *p, const shape *key) {
   known_shape *oldest = &p->known[0];
   for (int n = 0; n < SHAPES; ++n) {
     known_shape *known = &p->known[n];
