@@ -147,7 +147,7 @@ def run_tests(preset, env):
 def report_volta(preset):
     """What the Volta kernels take, of which no GPU here would tell: registers and spills by ptxas for the true sm_70, bank
     conflicts and shared memory's load by the layout proof. The tests among those just run hold them to their limits."""
-    images = sorted((folder(preset) / "src" / "cuda").glob("*.fatbin"))
+    images = sorted([*(folder(preset) / "src" / "cuda").glob("*.fatbin"), *(folder(preset) / "llama").glob("*.fatbin")])
     counted_by_ptxas = [image for image in images if image.with_name(image.name + ".ptxas.txt").exists()]
     if not images:
         print(f"{preset}: no device code in this build (no nvcc): nothing to report for Volta")
