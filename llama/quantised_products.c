@@ -16,7 +16,7 @@
 #include "row_operators.h"
 
 /* Up to here dot products are faster than unpacking. */
-enum { FEW_ROWS = 4 };
+enum { FEW_ROWS = 8 };
 
 /* Of unpacked weights: stays in the last cache beside the operands. */
 enum { SLAB_BYTES = 4 << 20, SLAB_ROWS = 64 };

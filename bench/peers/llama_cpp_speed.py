@@ -5,10 +5,10 @@
     pip install xllamacpp==2026.10.11549        # or a wheel, where there is no compiler: built for AVX2 only
     llama_cpp_speed.py MODEL.gguf build/bin/fastattn [--threads 2] [--words 400] [--generate 64] [--repeats 3] [--json f]
 
-Runs alternate; of each the fastest counts, because whatever else the machine does only ever adds time. llama.cpp
-computes with the file's 4-bit weights as they are, the runner with bf16 made of them: it reads 3 times the bytes a
-token, so the ratio of generation says as much about formats as about attention. llama-cpp-python is taken if it
-is there. What the build says of itself is printed and belongs to every ratio.
+Runs alternate; of each the fastest counts, because whatever else the machine does only ever adds time. Both compute with
+the file's quantised weights as they are where the runner was built with ggml; the runner unpacks them for prompts.
+llama-cpp-python is taken if it is there, with batches of 512 (its default, and faster than one of the whole prompt). What
+the build says of itself is printed and belongs to every ratio. A prompt of 2048 tokens: --words 1900.
 """
 import argparse
 import importlib.util
@@ -38,7 +38,7 @@ class NativeLlamaCpp:
     def __init__(self, options):
         import llama_cpp
         self.library = llama_cpp
-        self.llama = llama_cpp.Llama(options.model, n_ctx=4096, n_batch=2048, n_ubatch=2048, n_threads=options.threads,
+        self.llama = llama_cpp.Llama(options.model, n_ctx=4096, n_batch=2048, n_ubatch=512, n_threads=options.threads,
                                      n_threads_batch=options.threads, verbose=False)
         self.system = f"llama-cpp-python {llama_cpp.__version__}: {llama_cpp.llama_print_system_info().decode()}"
         self.run(options, "warming up")
@@ -66,7 +66,7 @@ class LlamaCpp:
         import xllamacpp
         params = xllamacpp.CommonParams()
         params.model.path = options.model
-        params.n_ctx, params.n_batch, params.n_ubatch, params.n_parallel = 4096, 2048, 2048, 1
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_parallel = 4096, 2048, 512, 1
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
         params.warmup = True
         self.server = xllamacpp.Server(params)
