@@ -1,5 +1,5 @@
-/* SentencePiece-style tokenizers out of GGUF files, token for token what Google's sentencepiece makes of the same texts
- * (goldens/make_spm_golden.py), and back again. */
+/* SentencePiece-style tokenizers out of GGUF files, token for token what Google's sentencepiece makes of the
+ * same texts (goldens/make_spm_golden.py), and back again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -56,7 +56,8 @@ static int close_fixture(void **state) {
 static void assert_tokens(const fixture *f, int which, const char *name) {
   if (!f->tokenizer[which]) skip();
   for (uint32_t i = 0; i < f->count; i++) {
-    assert_golden_tokens(f->tokenizer[which], f->texts[i], FA_ENCODE_PLAIN, f->summaries + 16 * i + 8 * which, name);
+    assert_golden_tokens(f->tokenizer[which], f->texts[i], FA_ENCODE_PLAIN, f->summaries + 16 * i + 8 * which,
+                         name);
   }
 }
 
@@ -91,7 +92,8 @@ static void test_round_trip(void **state) {
   }
 }
 
-static void assert_ids(const fa_tokenizer *tokenizer, const char *text, unsigned how, const int32_t *ids, int64_t count) {
+static void assert_ids(const fa_tokenizer *tokenizer, const char *text, unsigned how, const int32_t *ids,
+                       int64_t count) {
   fa_token_list list = FA_TOKEN_LIST_INIT;
   assert_int_equal(fa_tokenizer_encode(tokenizer, text, strlen(text), how, &list), FA_OK);
   assert_int_equal(list.count, count);
@@ -99,12 +101,16 @@ static void assert_ids(const fa_tokenizer *tokenizer, const char *text, unsigned
   fa_token_list_free(&list);
 }
 
-/* Control tokens by name only where they are asked for; user-defined ones always; bos where the file wants it. */
+/* Control tokens by name only where they are asked for; user-defined ones always; bos where the file wants
+ * it. */
 static void test_special(void **state) {
   const fixture *f = *state;
   const fa_tokenizer *tiny = f->tokenizer[0], *gemma = f->tokenizer[1];
   const int32_t space = fa_vocabulary_id(&tiny->vocabulary, "\xe2\x96\x81", 3);
-  const int32_t a = fa_vocabulary_id(&tiny->vocabulary, "\xe2\x96\x81""a", 4);
+  const int32_t a = fa_vocabulary_id(&tiny->vocabulary,
+                                     "\xe2\x96\x81"
+                                     "a",
+                                     4);
   assert_true(space >= 0 && a >= 0);
   assert_ids(tiny, "", FA_ENCODE_BOS, (const int32_t[]){1}, 1);
   assert_ids(tiny, "a", FA_ENCODE_BOS | FA_ENCODE_EOS, (const int32_t[]){1, a}, 2);
