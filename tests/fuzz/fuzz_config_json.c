@@ -1,4 +1,5 @@
-/* config.json: the model's shape out of it. The reader opens a file; here the linker gives it the input instead. */
+/* config.json: the model's shape out of it. The reader opens a file; here the linker gives it the input
+ * instead. */
 #include "fuzz_target.h"
 #include "json_file.h"
 #include "model.h"
@@ -22,7 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   fuzz_expect_line(status);
   if (status == FA_OK) {
     volatile float seen = 0.0f;
-    FUZZ_EXPECT(shape.layers > 0 && shape.hidden > 0 && shape.heads_kv > 0 && shape.heads_q % shape.heads_kv == 0);
+    FUZZ_EXPECT(shape.layers > 0 && shape.hidden > 0 && shape.heads_kv > 0 &&
+                shape.heads_q % shape.heads_kv == 0);
     for (int64_t i = 0; divisors && i < shape.rotary_dim / 2; i++) seen = seen + divisors[i];
   }
   free(divisors);
