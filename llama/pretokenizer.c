@@ -34,9 +34,9 @@ static const struct family {
     {"qwen2", NULL, LLAMA3("\\p{N}"), false},
 };
 
-/* Backtracking a match may do, for expressions out of files: far more than any real one, far less than hours.
- */
-enum { MATCH_LIMIT = 1000000 };
+/* Backtracking a match may do, for expressions out of files, and the same for each byte of text, for runs of
+ * white space that an expression walks back over: more than any real one needs, far less than hours. */
+enum { MATCH_LIMIT = 1000000, MATCH_LIMIT_PER_BYTE = 8 };
 
 struct fa_pretokenizer {
   struct step {
@@ -184,7 +184,9 @@ fa_status fa_pretokenizer_split(const fa_pretokenizer *pretokenizer, const char 
   if (!whole) {
     status = fa_llama_out_of_memory("the pre-tokenizer");
   } else {
-    pcre2_set_match_limit(cut.limits, MATCH_LIMIT);
+    const size_t room = (UINT32_MAX - MATCH_LIMIT) / MATCH_LIMIT_PER_BYTE;
+    pcre2_set_match_limit(cut.limits,
+                          MATCH_LIMIT + MATCH_LIMIT_PER_BYTE * (uint32_t)(length < room ? length : room));
     status = cut_from(&cut, 0, text, length);
   }
   for (int i = 0; i < pretokenizer->count; i++) pcre2_match_data_free(cut.matches[i]);

@@ -130,12 +130,45 @@ static void test_special(void **state) {
   fa_token_list_free(&list);
 }
 
+/* The small vocabulary with its scores damaged. */
+static void test_damaged_scores(void **state) {
+  (void)state;
+  static const char key[] = "tokenizer.ggml.scores";
+  static const struct {
+    size_t at; /* behind the key: u32 ARRAY, u32 type, u64 count, floats */
+    uint32_t value;
+    const char *line;
+  } cases[] = {{16, 0x7fc00000, "the score of token 0 is not a number"},
+               {4, FA_GGUF_INT32, "an array of INT32; it must be one of FLOAT32"},
+               {UINT32_MAX, 0, "'tokenizer.ggml.scores' is missing"}};
+  size_t size, place = 0;
+  unsigned char *file = golden_file("tests/llama/goldens/spm_tiny.gguf", &size);
+  while (memcmp(file + place, key, sizeof key - 1) != 0) place++;
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    fa_gguf *gguf;
+    fa_tokenizer *tokenizer;
+    unsigned char *copy = malloc(size);
+    assert_non_null(copy);
+    memcpy(copy, file, size);
+    if (cases[i].at == UINT32_MAX)
+      copy[place]++;
+    else
+      memcpy(copy + place + sizeof key - 1 + cases[i].at, &cases[i].value, 4);
+    assert_int_equal(fa_gguf_open_memory(copy, size, "damaged.gguf", &gguf), FA_OK);
+    assert_int_equal(fa_tokenizer_create(gguf, &tokenizer), FA_ERROR_ARGUMENT);
+    if (!strstr(fa_llama_last_error(), cases[i].line))
+      fail_msg("'%s' does not say '%s'", fa_llama_last_error(), cases[i].line);
+    fa_gguf_close(gguf);
+    free(copy);
+  }
+  free(file);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_tiny),
-      cmocka_unit_test(test_gemma),
-      cmocka_unit_test(test_round_trip),
-      cmocka_unit_test(test_special),
+      cmocka_unit_test(test_tiny),           cmocka_unit_test(test_gemma),
+      cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_special),
+      cmocka_unit_test(test_damaged_scores),
   };
   return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }

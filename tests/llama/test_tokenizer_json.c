@@ -241,6 +241,30 @@ static void test_settings(void **state) {
                    FA_ERROR_ARGUMENT);
 }
 
+/* Runs of a megabyte, over which some expressions walk back. */
+static void test_long_runs(void **state) {
+  (void)state;
+  enum { LENGTH = 1 << 20 };
+  static const char runs[] = {' ', '\n', 'x', '1', '!'};
+  char *text = malloc(LENGTH);
+  assert_non_null(text);
+  static const char *const cutting[] = {"json_llama3", "json_splits"};
+  for (int k = 0; k < 2; k++) {
+    fa_tokenizer *tokenizer = open_named(cutting[k]);
+    for (size_t i = 0; tokenizer && i < sizeof runs; i++) {
+      fa_token_list list = FA_TOKEN_LIST_INIT;
+      memset(text, runs[i], LENGTH);
+      text[LENGTH - 1] = 'a';
+      if (fa_tokenizer_encode(tokenizer, text, LENGTH, FA_ENCODE_SPECIAL, &list) != FA_OK)
+        fail_msg("%s: %s", cutting[k], fa_llama_last_error());
+      assert_true(list.count > 0);
+      fa_token_list_free(&list);
+    }
+    fa_tokenizer_free(tokenizer);
+  }
+  free(text);
+}
+
 static void assert_parse_refused(const char *text, size_t length, const char *line) {
   cJSON *json = NULL;
   char *exact = malloc(length + !length);
@@ -282,7 +306,7 @@ static void test_json(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_tokens),   cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refused),
-      cmocka_unit_test(test_settings), cmocka_unit_test(test_json),
+      cmocka_unit_test(test_settings), cmocka_unit_test(test_json),       cmocka_unit_test(test_long_runs),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
