@@ -8,6 +8,7 @@
 #include "llama_error.h"
 #include "matrix_cpu.h"
 #include "row_operators.h"
+#include "sampler.h"
 
 static fa_cpu_engine *cpu(fa_engine *engine) { return (fa_cpu_engine *)engine; }
 
@@ -25,7 +26,9 @@ static bool multiplies_bf16(void) {
 static void close_engine(fa_engine *engine) {
   if (!engine) return;
   fa_products_free(cpu(engine)->products);
-  free(cpu(engine)->converted);
+  free(cpu(engine)->converted.memory);
+  free(cpu(engine)->rounded.memory);
+  free(cpu(engine)->slab.memory);
   free(engine);
 }
 
@@ -108,11 +111,10 @@ static fa_status pick_rows(fa_engine *engine, int64_t count, int64_t width, cons
 
 static fa_status sample(fa_engine *engine, int64_t rows, int64_t vocabulary, float *logits,
                         const fa_sample_row *settings, uint8_t *seen, int32_t *tokens) {
-  (void)settings;
 #pragma omp parallel for num_threads(cpu(engine)->threads) schedule(static) if (rows > 1)
   for (int64_t row = 0; row < rows; row++) {
-    tokens[row] = fa_greedy_token(logits + row * vocabulary, vocabulary, NULL);
-    if (seen) seen[row * vocabulary + tokens[row]] = 1;
+    tokens[row] = fa_sample_token(logits + row * vocabulary, vocabulary, &settings[row],
+                                  seen ? seen + row * vocabulary : NULL);
   }
   return FA_OK;
 }

@@ -170,17 +170,23 @@ static void activate(fa_activation activation, const float *gate, const float *u
     gelu_alone(gate, y, count);
 }
 
+void fa_row_activate(int64_t width, fa_activation activation, const float *gate, const float *up,
+                     fa_dtype dtype, void *y) {
+  enum { PIECE = 1024 };
+  for (int64_t at = 0; at < width; at += PIECE) {
+    const int64_t count = width - at < PIECE ? width - at : PIECE;
+    float piece[PIECE];
+    activate(activation, gate + at, up ? up + at : NULL, piece, count);
+    fa_row_from_floats(piece, count, dtype, element(y, dtype, at));
+  }
+}
+
 void fa_rows_activate(int threads, int64_t rows, int64_t width, fa_activation activation, const float *gate,
                       const float *up, int64_t stride, fa_dtype dtype, void *y) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (rows > 1 && rows * width > SHARED_ELEMENTS)
   for (int64_t row = 0; row < rows; row++) {
-    enum { PIECE = 1024 };
-    for (int64_t at = 0; at < width; at += PIECE) {
-      const int64_t count = width - at < PIECE ? width - at : PIECE;
-      float piece[PIECE];
-      activate(activation, gate + row * stride + at, up ? up + row * stride + at : NULL, piece, count);
-      fa_row_from_floats(piece, count, dtype, element(y, dtype, row * width + at));
-    }
+    fa_row_activate(width, activation, gate + row * stride, up ? up + row * stride : NULL, dtype,
+                    element(y, dtype, row * width));
   }
 }
 

@@ -21,6 +21,9 @@ void fa_rows_norm_add(int threads, int64_t rows, int64_t width, const float *t, 
  * up. */
 void fa_rows_activate(int threads, int64_t rows, int64_t width, fa_activation activation, const float *gate,
                       const float *up, int64_t stride, fa_dtype dtype, void *y);
+/* The same of one row, by the calling thread. */
+void fa_row_activate(int64_t width, fa_activation activation, const float *gate, const float *up,
+                     fa_dtype dtype, void *y);
 
 /* Heads are at most FA_LONGEST_HEAD long. */
 void fa_rows_place_heads(int threads, const fa_head_placement *placement, fa_dtype dtype);

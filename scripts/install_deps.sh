@@ -75,6 +75,12 @@ install_onednn() {
     echo "install_deps: building without oneDNN: no standard and eager baselines, no model runner" >&2
 }
 
+install_ggml() {
+  [ "$(uname -m)" = x86_64 ] || return 0
+  PYTHON=.venv/bin/python scripts/fetch_ggml.sh </dev/null >/dev/null ||
+    echo "install_deps: building without ggml: the model runner unpacks quantised weights to 16 or 32 bits" >&2
+}
+
 install_ptxas() {
   command -v nvcc >/dev/null || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ] || return 0
   PYTHON=.venv/bin/python scripts/fetch_ptxas.sh </dev/null >/dev/null ||
@@ -90,4 +96,5 @@ if [ "$want" = test ]; then
 fi
 install_python
 install_onednn
+install_ggml
 install_ptxas

@@ -5,8 +5,10 @@
  * everything of problem.dtype, sums in fp32. `standard` has the scale in the first product and one pass between the
  * products; `eager` does a framework's passes. Blocks of heads only where all scores do not fit a third of the memory.
  *
- * Dense problems only: ragged, paged and device-side lengths would need their values on the host. Rows that overlap
- * or run backwards (strides a matrix product cannot take) are copied first. */
+ * Dense problems only: ragged and paged ones would need their lengths on the host. Lengths on the device (seqlens_kv) are
+ * read by the passes; both products still go over all max_seqlen_kv keys, as over a framework's static cache. What lies
+ * behind a length may be NaN, and 0 * NaN is NaN: V is copied first, with zeros there (three passes over V instead of one).
+ * Rows that overlap or run backwards (strides a matrix product cannot take) are copied, too. */
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,8 +31,11 @@ typedef struct baseline {
 static int is_eager(const fa_plan *plan) { return strcmp(plan->kernel->arch, "eager") == 0; }
 
 static int wants_mask(const fa_attention_problem *p) {
-  return p->causal || p->window_left >= 0 || p->window_right >= 0;
+  return p->causal || p->window_left >= 0 || p->window_right >= 0 || p->has_seqlens_kv;
 }
+
+/* Of eager's mask: as many as batch entries may differ in. */
+static int64_t masks(const fa_attention_problem *p) { return p->has_seqlens_kv ? p->batch : 1; }
 
 static fa_status find(const fa_plan *plan, const char *stem, fa_cuda_function *function) {
   char name[64];
@@ -81,7 +86,7 @@ static void lay_out(fa_plan *plan, baseline *data) {
 #define PLACE(field, bytes) data->field = end, end += (size_t)fa_round_up((bytes), 256)
   PLACE(scores, data->pairs * block * size);
   PLACE(wide, data->pairs * block * wide);
-  PLACE(mask_bytes, is_eager(plan) && wants_mask(p) ? block * size : 0);
+  PLACE(mask_bytes, is_eager(plan) && wants_mask(p) ? masks(p) * block * size : 0);
   PLACE(pointers, data->pairs * 5 * (int64_t)sizeof(void *));
   const int64_t width_qk = fa_round_up(p->head_dim_qk * size, 16), width_v = fa_round_up(p->head_dim_v * size, 16); /* bytes */
   PLACE(q, pairs * p->max_seqlen_q * width_qk);
@@ -151,18 +156,24 @@ static fa_cuda_tensor dense_tensor(const baseline_run *r, size_t at, int64_t hea
   return dense;
 }
 
-/* Copies a tensor the product does not take into (or, for o, back from) its dense place and uses that. */
+/* Copies a tensor the product does not take into (or, for o, back from) its dense place and uses that. ends: rows behind
+ * the sequence become 0. */
 static fa_status make_dense(baseline_run *r, fa_cuda_tensor *t, size_t at, int64_t heads, int64_t rows, int64_t dim,
-                            int back) {
+                            int back, int ends) {
   const fa_cuda_tensor dense = dense_tensor(r, at, heads, rows, dim);
   fa_baseline_params params = r->params;
   params.run.q = dense;
   params.run.head_dim_qk = (int32_t)dim;
   params.source = *t;
+  params.source_rows = (int32_t)rows;
+  params.source_whole = dim % aligned_elements(r->plan) == 0 && product_takes(r->plan, t, dim);
+  params.source_ends = ends;
+  const int64_t per_row = params.source_whole ? dim / aligned_elements(r->plan) : dim;
   baseline_run copy = *r;
   copy.params = params;
   if (!back) *t = dense;
-  return start(&copy, back ? r->data->unpack : r->data->pack, rows, heads, r->plan->problem.batch);
+  return start(&copy, back ? r->data->unpack : r->data->pack, fa_ceil_div(rows * per_row, PASS_THREADS), heads,
+               r->plan->problem.batch);
 }
 
 #define TRY(call)                           \
@@ -235,22 +246,22 @@ static fa_status run_all(baseline_run *r) {
   w->mask = r->workspace + data->mask_bytes;
   w->mask_wanted = is_eager(r->plan) && wants_mask(p);
   if (!product_takes(r->plan, &w->run.q, p->head_dim_qk))
-    TRY(make_dense(r, &w->run.q, data->q, p->heads_q, p->max_seqlen_q, p->head_dim_qk, 0));
+    TRY(make_dense(r, &w->run.q, data->q, p->heads_q, p->max_seqlen_q, p->head_dim_qk, 0, 0));
   if (!product_takes(r->plan, &w->run.k, p->head_dim_qk))
-    TRY(make_dense(r, &w->run.k, data->k, p->heads_kv, p->max_seqlen_kv, p->head_dim_qk, 0));
-  if (!product_takes(r->plan, &w->run.v, p->head_dim_v))
-    TRY(make_dense(r, &w->run.v, data->v, p->heads_kv, p->max_seqlen_kv, p->head_dim_v, 0));
+    TRY(make_dense(r, &w->run.k, data->k, p->heads_kv, p->max_seqlen_kv, p->head_dim_qk, 0, 0));
+  if (p->has_seqlens_kv || !product_takes(r->plan, &w->run.v, p->head_dim_v))
+    TRY(make_dense(r, &w->run.v, data->v, p->heads_kv, p->max_seqlen_kv, p->head_dim_v, 0, p->has_seqlens_kv));
   fa_cuda_tensor given_o = w->run.o;
   const int o_dense = product_takes(r->plan, &given_o, p->head_dim_v);
   if (!o_dense) w->run.o = dense_tensor(r, data->o, p->heads_q, p->max_seqlen_q, p->head_dim_v);
-  if (w->mask_wanted) TRY(start(r, data->mask, p->max_seqlen_q, 1, 1));
+  if (w->mask_wanted) TRY(start(r, data->mask, p->max_seqlen_q, masks(p), 1));
   for (int64_t first = 0; first < pairs; first += data->pairs) {
     w->first = (int32_t)first;
     w->count = (int32_t)fa_min(data->pairs, pairs - first);
     TRY(run_block(r));
   }
   if (o_dense) return FA_OK;
-  return make_dense(r, &given_o, data->o, p->heads_q, p->max_seqlen_q, p->head_dim_v, 1);
+  return make_dense(r, &given_o, data->o, p->heads_q, p->max_seqlen_q, p->head_dim_v, 1, 0);
 }
 
 static fa_status run(const fa_plan *plan, const fa_attention_args *args, void *workspace, fa_stream stream) {

@@ -30,26 +30,48 @@ def any_file(tmp_path):
 @pytest.mark.parametrize("arguments, says", [
     ((), "-m is missing"),
     (("-m", "x"), "-p is missing"),
-    (("-m", "x", "-p", "a", "--prompt-file", "b"), "both given"),
+    (("-m", "x", "-p", "a", "--stop", ""), "--stop is empty"),
+    (("-m", "x", "-p", "a", "--chunk", "-1"), "--chunk -1"),
+    (("-m", "x", "-p", "a", "--dtype", "int8"), "allowed: f32, f16, bf16"),
     (("-m", "x", "-p", "a", "-n", "0"), "-n is 0"),
     (("-m", "x", "-p", "a", "-n", "-5"), "-n is -5"),
     (("-m", "x", "-p", "a", "-n", "many"), "many"),
     (("-m", "x", "-p", "a", "--attention", "slow"), "allowed: fast, standard, eager"),
     (("-m", "x", "-p", "a", "--attention", "fast", "--kernel", "c"), "both given"),
-    (("-m", "x", "-p", "a", "--temp", "-1"), "--temp is -1"),
-    (("-m", "x", "-p", "a", "--temp", "nan"), "--temp"),
-    (("-m", "x", "-p", "a", "--top-p", "0"), "--top-p is 0"),
-    (("-m", "x", "-p", "a", "--top-p", "1.01"), "--top-p is 1.01"),
-    (("-m", "x", "-p", "a", "--top-k", "-1"), "--top-k is -1"),
+    (("-m", "x", "-p", "a", "--temp", "-1"), "temperature is -1"),
+    (("-m", "x", "-p", "a", "--temp", "nan"), "temperature is nan"),
+    (("-m", "x", "-p", "a", "--top-p", "0"), "top-p is 0"),
+    (("-m", "x", "-p", "a", "--top-p", "1.01"), "top-p is 1.01"),
+    (("-m", "x", "-p", "a", "--top-k", "-1"), "top-k is -1"),
     (("-m", "x", "-p", "a", "--seed", "-1"), "--seed is '-1'"),
     (("-m", "x", "-p", "a", "--seed", "1x"), "--seed is '1x'"),
     (("-m", "x", "-p", "a", "--chat", "--raw"), "choose one"),
     (("-m", "x", "-p", "a", "--raw", "--system", "s"), "--system"),
-    (("-m", "x", "-p", "a", "--device", "cuda"), "models run on cpu"),
+    (("-m", "x", "-p", "a", "--min-p", "2"), "min-p is 2"),
+    (("-m", "x", "-p", "a", "--repeat-penalty", "0"), "repetition penalty is 0"),
+    (("-m", "x", "-p", "a", "--device", "ascend-sim"), "models run on cpu"),
     (("-m", "x", "-p", "a", "--threads", "-1"), "-1"),
 ])
 def test_generate_usage(refused, arguments, says):
     refused(2, "generate", *arguments, says=says)
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ((), "--arch is missing"),
+    (("--arch", "llama-7b", "-m", "x"), "both given"),
+    (("--arch", "llama-8b"), "no architecture is called 'llama-8b'; known are llama-7b"),
+    (("--arch", "llama-7b", "--layers", "33"), "llama-7b has 32"),
+    (("-m", "x", "--layers", "1"), "--layers is for --arch"),
+    (("--arch", "llama-7b", "--op", "train"), "allowed: prefill, decode, mixed"),
+    (("--arch", "llama-7b", "--op", ","), "names nothing"),
+    (("--arch", "llama-7b", "--batch", "0"), "--batch is '0'"),
+    (("--arch", "llama-7b", "--prompt", "1,,2"), "--prompt is '1,,2'"),
+    (("--arch", "llama-7b", "--attention", "fast,slow"), "slow"),
+    (("--arch", "llama-7b", "--gen", "0"), "--gen 0"),
+    (("--arch", "llama-7b", "--dtype", "int8"), "allowed: f32, f16, bf16"),
+])
+def test_bench_model_usage(refused, arguments, says):
+    refused(2, "bench-model", *arguments, says=says)
 
 
 @pytest.mark.parametrize("arguments, says", [
@@ -65,7 +87,7 @@ def test_perplexity_usage(refused, arguments, says):
 
 def test_files_that_are_not_there(refused, any_file, tmp_path):
     refused(1, "generate", "-m", tmp_path / "none.gguf", "-p", "a", says="No such file")
-    refused(1, "generate", "-m", tmp_path, "-p", "a", says="not a regular file")
+    refused(1, "generate", "-m", tmp_path, "-p", "a", says="config.json")
     refused(1, "perplexity", "-m", any_file, "-f", tmp_path / "none.txt", says="No such file")
 
 

@@ -12,7 +12,7 @@ static int falling(const void *a, const void *b) {
 typedef struct judged {
   double *begin, *end; /* [vocabulary], a token that is not kept: begin == end == -1 */
   int64_t best;
-  int is_close; /* a threshold is nearer to a token than single precision tells apart */
+  int is_close; /* a threshold is nearer to a token that matters than single precision tells apart */
 } judged;
 
 static judged judge(int64_t n, const float *logits, const fa_sample_row *s, const uint8_t *seen) {
@@ -33,22 +33,24 @@ static judged judge(int64_t n, const float *logits, const fa_sample_row *s, cons
   for (int64_t i = 0; i < n; ++i) sorted[i] = l[i] = (l[i] - max) / temperature;
   qsort(sorted, (size_t)n, sizeof *sorted, falling);
   double least = s->top_k > 0 && s->top_k < n ? sorted[s->top_k - 1] : -INFINITY, sum = 0.0, upto = 0.0;
-  if (s->top_k > 0 && s->top_k < n && sorted[s->top_k] != least && least - sorted[s->top_k] < 1e-5) j.is_close = 1;
   for (int64_t i = 0; i < n; ++i) sum += l[i] >= least ? exp(l[i]) : 0.0;
+#define MATTERS(x) (exp(x) > 1e-6 * sum)
+  if (s->top_k > 0 && s->top_k < n && sorted[s->top_k] != least && least - sorted[s->top_k] < 4e-6 && MATTERS(least)) j.is_close = 1;
   if (s->top_p < 1.0f) {
     for (int64_t i = 0; i < n && sorted[i] >= least; ++i) {
       upto += exp(sorted[i]);
       if (i + 1 < n && sorted[i + 1] == sorted[i]) continue; /* ties come together */
-      if (fabs(upto / sum - (double)s->top_p) < 1e-5) j.is_close = 1;
+      if (fabs(upto / sum - (double)s->top_p) < 4e-6 && MATTERS(sorted[i])) j.is_close = 1;
       if (upto >= (double)s->top_p * sum) {
-        if (i + 1 < n && sorted[i] - sorted[i + 1] < 1e-5) j.is_close = 1;
+        if (i + 1 < n && sorted[i] - sorted[i + 1] < 4e-6 && MATTERS(sorted[i])) j.is_close = 1;
         least = sorted[i];
+        break;
       }
     }
   }
   sum = 0.0;
   for (int64_t i = 0; i < n; ++i) {
-    if (fabs(exp(l[i]) - (double)s->min_p) < 1e-6) j.is_close = 1;
+    if (fabs(exp(l[i]) - (double)s->min_p) < 1e-6 && (double)s->min_p > 0.0) j.is_close = 1;
     if (l[i] < least || exp(l[i]) < (double)s->min_p) continue;
     j.begin[i] = sum;
     j.end[i] = sum += exp(l[i]);
@@ -121,14 +123,14 @@ static void test_rules(void **state) {
     assert_memory_equal(tokens, again, (size_t)rows * 4);
     free(logits), free(seen), free(after);
   }
-  assert_true(close * 4 < looked_at);
+  assert_true(close * 10 < looked_at);
   ops->close(engine);
 }
 
 /* Every token comes exactly as often as its probability says when u runs over the interval. */
 static void test_shares(void **state) {
   (void)state;
-  enum { N = 6, DRAWS = 2000 };
+  enum { N = 6, DRAWS = 400 };
   static const float probabilities[N] = {0.1f, 0.3f, 0.05f, 0.4f, 0.0f, 0.15f};
   if (!device) skip();
   fa_engine *engine = engine_of(FA_FLOAT32);

@@ -134,8 +134,8 @@ template <typename T> FA_DEVICE void scale_pass(const fa_baseline_params &w) {
 
 template <typename T> FA_DEVICE void mask_pass(const fa_baseline_params &w) {
   int begin, end;
-  fa_band_row(w.run, fa_sequence_of(w.run, 0), (int)blockIdx.x, begin, end);
-  T *row = (T *)w.mask + (int64_t)blockIdx.x * w.scores_width;
+  fa_band_row(w.run, fa_sequence_of(w.run, (int)blockIdx.y), (int)blockIdx.x, begin, end);
+  T *row = (T *)w.mask + ((int64_t)blockIdx.y * w.run.max_seqlen_q + blockIdx.x) * w.scores_width;
   for (int j = threadIdx.x; j < w.run.max_seqlen_kv; j += blockDim.x)
     row[j] = from_float<T>(j >= begin && j < end ? 0.0f : -CUDART_INF_F);
 }
@@ -143,9 +143,11 @@ template <typename T> FA_DEVICE void mask_pass(const fa_baseline_params &w) {
 template <typename T> FA_DEVICE void add_pass(const fa_baseline_params &w) {
   const row_place place = place_of(w);
   T *row = (T *)w.scores + place.at;
-  const T *mask = (const T *)w.mask + (int64_t)place.i * w.scores_width;
+  const int entry = w.run.seqlens_kv ? place.b : 0, keys = fa_sequence_of(w.run, place.b).seqlen_kv;
+  const T *mask = (const T *)w.mask + ((int64_t)entry * w.run.max_seqlen_q + place.i) * w.scores_width;
+  /* Behind the sequence anything may lie, and adding to a NaN does not mask it. */
   for (int j = threadIdx.x; j < w.run.max_seqlen_kv; j += blockDim.x)
-    row[j] = from_float<T>(to_float(row[j]) + to_float(mask[j]));
+    row[j] = from_float<T>(j < keys ? to_float(row[j]) + to_float(mask[j]) : -CUDART_INF_F);
 }
 
 template <typename T> FA_DEVICE void wide_softmax(const fa_baseline_params &w) {
@@ -173,15 +175,23 @@ template <typename T> FA_DEVICE void cast_pass(const fa_baseline_params &w) {
 
 /* ------------------------------------------------------------- operands */
 
-/* Rows of `source` [batch, seq, heads, dim] into the dense tensor run.q, one block a row of one head. */
+/* Rows of `source` [batch, seq, heads, dim] into the dense tensor run.q, or back. Grid y: heads, z: batch entries. */
 template <typename T> FA_DEVICE void copy_rows(const fa_baseline_params &w, bool back) {
   const fa_cuda_tensor &dense = w.run.q, &strided = w.source;
-  const int i = blockIdx.x, h = blockIdx.y, b = blockIdx.z;
-  T *packed = (T *)dense.data + b * dense.stride_batch + i * dense.stride_seq + h * dense.stride_head;
-  T *given = (T *)strided.data + b * strided.stride_batch + i * strided.stride_seq + h * strided.stride_head;
-  for (int d = threadIdx.x; d < w.run.head_dim_qk; d += blockDim.x) {
-    if (back) given[d] = packed[d];
-    else packed[d] = given[d];
+  const int h = blockIdx.y, b = blockIdx.z, step = w.source_whole ? 16 / (int)sizeof(T) : 1;
+  const int per_row = (w.run.head_dim_qk + step - 1) / step;
+  const unsigned n = blockIdx.x * blockDim.x + threadIdx.x;
+  const int i = (int)(n / per_row), d = (int)(n % per_row) * step;
+  if (i >= w.source_rows) return;
+  T *packed = (T *)dense.data + b * dense.stride_batch + i * dense.stride_seq + h * dense.stride_head + d;
+  T *given = (T *)strided.data + b * strided.stride_batch + i * strided.stride_seq + h * strided.stride_head + d;
+  const bool is_behind = w.source_ends && i >= fa_sequence_of(w.run, b).seqlen_kv;
+  if (w.source_whole) {
+    const uint4 x = is_behind ? make_uint4(0, 0, 0, 0) : *(const uint4 *)(back ? packed : given);
+    *(uint4 *)(back ? given : packed) = x;
+  } else {
+    const T x = is_behind ? from_float<T>(0.0f) : back ? *packed : *given;
+    *(back ? given : packed) = x;
   }
 }
 

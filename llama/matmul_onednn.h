@@ -2,8 +2,8 @@
  * it.
  *
  * Operands are of one type, bf16 or fp32; sums are fp32. */
-#ifndef FA_LLAMA_PRODUCT_ONEDNN_H
-#define FA_LLAMA_PRODUCT_ONEDNN_H
+#ifndef FA_LLAMA_MATMUL_ONEDNN_H
+#define FA_LLAMA_MATMUL_ONEDNN_H
 
 #include "operators.h"
 

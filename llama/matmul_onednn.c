@@ -1,4 +1,4 @@
-#include "product_onednn.h"
+#include "matmul_onednn.h"
 
 #include <omp.h>
 #include <stdlib.h>
