@@ -181,6 +181,16 @@ def run_mutants(env):
     return good, bad
 
 
+def run_fuzzers(env):
+    """Ten minutes for each reader of model files: (without a finding, with one)."""
+    result = subprocess.run([ROOT / "scripts" / "fuzz.sh", "600"], cwd=ROOT, env=env, text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(result.stdout, end="")
+    good = sum(line.endswith("no finding") for line in result.stdout.splitlines())
+    bad = sum("A FINDING" in line for line in result.stdout.splitlines())
+    return good, max(bad, 1) if result.returncode else bad
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="many more cases: hours, not minutes")
@@ -216,6 +226,8 @@ def main():
             report_neon(preset)
     if options.long:
         good, bad = run_mutants(env)
+        passed, failed = passed + good, failed + bad
+        good, bad = run_fuzzers(env)
         passed, failed = passed + good, failed + bad
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
