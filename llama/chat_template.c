@@ -15,7 +15,7 @@ typedef struct prompt {
   fa_token_list *list;
   char *text;
   size_t length, capacity;
-  bool begun; /* something stands before the text */
+  bool begun;       /* something stands before the text */
   fa_status status; /* the first that failed; the rest is then left out */
 } prompt;
 
@@ -27,12 +27,15 @@ static const char *find(fa_gguf_string text, size_t from, const char *wanted) {
   return NULL;
 }
 
-static bool says(const prompt *p, const char *wanted) { return find(p->tokenizer->chat_template, 0, wanted) != NULL; }
+static bool says(const prompt *p, const char *wanted) {
+  return find(p->tokenizer->chat_template, 0, wanted) != NULL;
+}
 
 static void put(prompt *p, const char *bytes, size_t length) {
   if (p->status != FA_OK || length == 0) return;
   if (length > p->capacity - p->length) {
-    const size_t capacity = length <= SIZE_MAX / 4 && p->length <= SIZE_MAX / 4 ? 2 * (p->length + length) + 256 : 0;
+    const size_t capacity =
+        length <= SIZE_MAX / 4 && p->length <= SIZE_MAX / 4 ? 2 * (p->length + length) + 256 : 0;
     char *text = capacity ? realloc(p->text, capacity) : NULL;
     if (!text) {
       p->status = fa_llama_out_of_memory("the prompt");
@@ -50,7 +53,8 @@ static void put_text(prompt *p, const char *text) { put(p, text, strlen(text)); 
 /* Nothing in the text stands for a control token. */
 static void flush(prompt *p) {
   if (p->status == FA_OK && p->length) {
-    p->status = fa_tokenizer_encode_part(p->tokenizer, p->text, p->length, FA_ENCODE_PLAIN, !p->begun, p->list);
+    p->status =
+        fa_tokenizer_encode_part(p->tokenizer, p->text, p->length, FA_ENCODE_PLAIN, !p->begun, p->list);
     p->begun = true;
   }
   p->length = 0;
@@ -114,7 +118,9 @@ static void put_trimmed(prompt *p, const char *text) {
   put(p, kept.bytes, kept.length);
 }
 
-static bool is_role(const fa_chat_message *message, const char *role) { return strcmp(message->role, role) == 0; }
+static bool is_role(const fa_chat_message *message, const char *role) {
+  return strcmp(message->role, role) == 0;
+}
 
 /* The system message a conversation begins with, taken off it; NULL: none. */
 static const char *take_system(prompt *p) {
@@ -127,10 +133,11 @@ static const char *take_system(prompt *p) {
 static bool takes_turns(prompt *p) {
   for (int64_t i = 0; i < p->count && p->status == FA_OK; i++) {
     if (is_role(&p->messages[i], i % 2 ? "assistant" : "user")) continue;
-    p->status = fa_llama_fail(FA_ERROR_ARGUMENT,
-                              "message %lld of the conversation has the role '%.50s'; this model's user and assistant take turns, "
-                              "the user first, behind at most one system message",
-                              (long long)i, p->messages[i].role);
+    p->status = fa_llama_fail(
+        FA_ERROR_ARGUMENT,
+        "message %lld of the conversation has the role '%.50s'; this model's user and assistant take turns, "
+        "the user first, behind at most one system message",
+        (long long)i, p->messages[i].role);
   }
   return p->status == FA_OK;
 }
@@ -205,8 +212,8 @@ static void llama3_header(prompt *p, const char *role) {
 static void encode_llama3(prompt *p) {
   put_token(p, p->tokenizer->bos);
   if (says(p, "Cutting Knowledge Date: December 2023")) {
-    /* Llama 3.1 and later always have a system message; today is the template's own day, so that a prompt does not change
-     * from one day to the next. */
+    /* Llama 3.1 and later always have a system message; today is the template's own day, so that a prompt
+     * does not change from one day to the next. */
     const char *system = take_system(p);
     llama3_header(p, "system");
     put_text(p, "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n");
@@ -224,8 +231,9 @@ static void encode_llama3(prompt *p) {
 /* ------------------------------------------------------------------------------------------- Gemma */
 
 static void refuse_system(prompt *p) {
-  p->status = fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                            "this model's chat template takes no system message; put it at the head of the user's first");
+  p->status = fa_llama_fail(
+      FA_ERROR_UNSUPPORTED,
+      "this model's chat template takes no system message; put it at the head of the user's first");
 }
 
 static void encode_gemma(prompt *p) {
@@ -290,7 +298,8 @@ static void encode_mistral(prompt *p) {
   const bool space_behind = says(p, "[INST] ");
   const bool space_at_end = says(p, " [/INST]");
   const bool answer_spaced = says(p, "\" \" + message[") || says(p, "' ' + message[");
-  const bool answer_trimmed = says(p, "[\"content\"]|trim + eos_token") || says(p, "['content']|trim + eos_token");
+  const bool answer_trimmed =
+      says(p, "[\"content\"]|trim + eos_token") || says(p, "['content']|trim + eos_token");
   const bool eos_spaced = says(p, "eos_token + ' '") || says(p, "eos_token + \" \"");
   const int64_t system_at = says(p, "loop.last and system_message") ? p->count - 1 : 0;
   if (!takes_turns(p)) return;
@@ -337,25 +346,30 @@ static void encode(prompt *p) {
   else if (says(p, "[INST]") && !says(p, "[SYSTEM_PROMPT]"))
     encode_mistral(p);
   else
-    p->status = fa_llama_fail(FA_ERROR_UNSUPPORTED, "the model's chat template is of no known family (known: ChatML, Llama 3, "
-                                                    "Gemma, Llama 2, Mistral); use --raw");
+    p->status = fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                              "the model's chat template is of no known family (known: ChatML, Llama 3, "
+                              "Gemma, Llama 2, Mistral); use --raw");
   flush(p);
 }
 
 static fa_status check_messages(const fa_chat_message *messages, int64_t count) {
   for (int64_t i = 0; i < count; i++) {
-    if (is_role(&messages[i], "user") || is_role(&messages[i], "assistant") || is_role(&messages[i], "system")) continue;
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "message %lld has the role '%.50s'; system, user and assistant are allowed",
+    if (is_role(&messages[i], "user") || is_role(&messages[i], "assistant") ||
+        is_role(&messages[i], "system"))
+      continue;
+    return fa_llama_fail(FA_ERROR_ARGUMENT,
+                         "message %lld has the role '%.50s'; system, user and assistant are allowed",
                          (long long)i, messages[i].role);
   }
   if (count < 1 || !is_role(&messages[count - 1], "user")) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "a conversation ends with a message of the user's, which is to be answered");
+    return fa_llama_fail(FA_ERROR_ARGUMENT,
+                         "a conversation ends with a message of the user's, which is to be answered");
   }
   return FA_OK;
 }
 
-fa_status fa_tokenizer_encode_messages(const fa_tokenizer *tokenizer, const fa_chat_message *messages, int64_t count,
-                                       fa_token_list *list) {
+fa_status fa_tokenizer_encode_messages(const fa_tokenizer *tokenizer, const fa_chat_message *messages,
+                                       int64_t count, fa_token_list *list) {
   prompt p = {.tokenizer = tokenizer, .messages = messages, .count = count, .list = list};
   const fa_status status = check_messages(messages, count);
   if (status != FA_OK) return status;

@@ -14,14 +14,16 @@
 
 enum { MAX_DEPTH = 64, MAX_PATH = 4096 };
 
-/* What cJSON must not see: a depth that costs it the stack, and NULs, at which its strings would end early. */
+/* What cJSON must not see: a depth that costs it the stack, and NULs, at which its strings would end early.
+ */
 static fa_status look_through(const char *text, size_t length, const char *name) {
   int depth = 0;
   bool in_string = false;
   for (size_t at = 0, step; at < length; at += step) {
     uint32_t code;
     step = fa_utf8_decode(text + at, length - at, &code, NULL);
-    if (!step) return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: byte %zu is not UTF-8; the file is damaged", name, at);
+    if (!step)
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: byte %zu is not UTF-8; the file is damaged", name, at);
     if (code == 0 || (in_string && length - at >= 6 && memcmp(text + at, "\\u0000", 6) == 0)) {
       return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: a NUL character at byte %zu; none is allowed", name, at);
     }
@@ -32,8 +34,8 @@ static fa_status look_through(const char *text, size_t length, const char *name)
       in_string = true;
     } else if (code == '[' || code == '{') {
       if (++depth > MAX_DEPTH) {
-        return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: nested deeper than %d at byte %zu; the file is damaged", name,
-                             MAX_DEPTH, at);
+        return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: nested deeper than %d at byte %zu; the file is damaged",
+                             name, MAX_DEPTH, at);
       }
     } else if (code == ']' || code == '}') {
       depth--;
@@ -56,8 +58,8 @@ fa_status fa_json_parse(const char *text, size_t length, const char *name, cJSON
   if (end < text + length) {
     cJSON_Delete(*json);
     *json = NULL;
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: something follows the JSON at byte %zu; the file is damaged", name,
-                         (size_t)(end - text));
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: something follows the JSON at byte %zu; the file is damaged",
+                         name, (size_t)(end - text));
   }
   return FA_OK;
 }
@@ -68,8 +70,8 @@ static fa_status read_open(int file, const char *path, size_t most_bytes, char *
     return fa_llama_fail(FA_ERROR_ARGUMENT, "%s is not a regular file", path);
   }
   if (about.st_size < 0 || (uint64_t)about.st_size > most_bytes) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s has %lld bytes; up to %zu are read", path, (long long)about.st_size,
-                         most_bytes);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s has %lld bytes; up to %zu are read", path,
+                         (long long)about.st_size, most_bytes);
   }
   char *bytes = malloc((size_t)about.st_size + 1);
   if (!bytes) return fa_llama_out_of_memory(path);
@@ -108,7 +110,8 @@ fa_status fa_json_read_file(const char *path, size_t most_bytes, cJSON **json) {
   return status;
 }
 
-fa_status fa_json_read_in(const char *directory, const char *file, bool required, size_t most_bytes, cJSON **json) {
+fa_status fa_json_read_in(const char *directory, const char *file, bool required, size_t most_bytes,
+                          cJSON **json) {
   char path[MAX_PATH];
   *json = NULL;
   const int length = snprintf(path, sizeof path, "%s/%s", directory, file);

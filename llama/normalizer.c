@@ -9,11 +9,13 @@
 
 #include "llama_error.h"
 
-fa_status fa_normalizer_add(fa_normalizer *normalizer, fa_normal_kind kind, const char *from, const char *to) {
+fa_status fa_normalizer_add(fa_normalizer *normalizer, fa_normal_kind kind, const char *from,
+                            const char *to) {
 #if !FA_HAVE_UTF8PROC
   if (kind == FA_NORMAL_NFC) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                         "the tokenizer composes characters (NFC); this build has no utf8proc, which does it");
+    return fa_llama_fail(
+        FA_ERROR_UNSUPPORTED,
+        "the tokenizer composes characters (NFC); this build has no utf8proc, which does it");
   }
 #endif
   if (normalizer->count == FA_NORMAL_STEPS) {
@@ -112,7 +114,8 @@ fa_status fa_normalizer_apply(const fa_normalizer *normalizer, const char *text,
   for (int i = 0; i < normalizer->count; i++) {
     char *next = NULL;
     size_t next_length = 0;
-    const fa_status status = apply(&normalizer->steps[i], held ? held : text, held_length, first, &next, &next_length);
+    const fa_status status =
+        apply(&normalizer->steps[i], held ? held : text, held_length, first, &next, &next_length);
     free(held);
     if (status != FA_OK) return status;
     held = next;

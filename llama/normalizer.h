@@ -23,12 +23,12 @@ typedef struct fa_normalizer {
   int count;
 } fa_normalizer;
 
-/* Zeros are a normaliser that changes nothing. `from` may be NULL for all but REPLACE, where it is not empty; `to` may
- * be NULL for NFC. Errors: UNSUPPORTED (too many steps, NFC in a build without utf8proc), MEMORY. */
+/* Zeros are a normaliser that changes nothing. `from` may be NULL for all but REPLACE, where it is not empty;
+ * `to` may be NULL for NFC. Errors: UNSUPPORTED (too many steps, NFC in a build without utf8proc), MEMORY. */
 fa_status fa_normalizer_add(fa_normalizer *normalizer, fa_normal_kind kind, const char *from, const char *to);
 /* text: valid UTF-8, length >= 1. *changed is NULL when there are no steps, else to be freed. */
-fa_status fa_normalizer_apply(const fa_normalizer *normalizer, const char *text, size_t length, bool first, char **changed,
-                              size_t *changed_length);
+fa_status fa_normalizer_apply(const fa_normalizer *normalizer, const char *text, size_t length, bool first,
+                              char **changed, size_t *changed_length);
 void fa_normalizer_release(fa_normalizer *normalizer);
 
 #endif

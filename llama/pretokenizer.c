@@ -1,5 +1,5 @@
-/* Each pre-tokenizer is one regular expression, or several, each of which works within the parts the one before it
- * made (as "Digits" before "ByteLevel" does). */
+/* Each pre-tokenizer is one regular expression, or several, each of which works within the parts the one
+ * before it made (as "Digits" before "ByteLevel" does). */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "pretokenizer.h"
 
@@ -34,8 +34,9 @@ static const struct family {
     {"qwen2", NULL, LLAMA3("\\p{N}"), false},
 };
 
-/* Backtracking a match may do, for expressions out of files: far more than any real one, far less than hours. */
-enum { MATCH_LIMIT = 1000000 };
+/* Backtracking a match may do, for expressions out of files, and the same for each byte of text, for runs of
+ * white space that an expression walks back over: more than any real one needs, far less than hours. */
+enum { MATCH_LIMIT = 1000000, MATCH_LIMIT_PER_BYTE = 8 };
 
 struct fa_pretokenizer {
   struct step {
@@ -51,13 +52,15 @@ fa_status fa_pretokenizer_create_empty(fa_pretokenizer **pretokenizer) {
   return *pretokenizer ? FA_OK : fa_llama_out_of_memory("the pre-tokenizer");
 }
 
-fa_status fa_pretokenizer_add(fa_pretokenizer *pretokenizer, const char *pattern, fa_split_behaviour behaviour) {
+fa_status fa_pretokenizer_add(fa_pretokenizer *pretokenizer, const char *pattern,
+                              fa_split_behaviour behaviour) {
   int error;
   PCRE2_SIZE where;
   if (pretokenizer->count == FA_SPLIT_STEPS || strlen(pattern) > FA_SPLIT_PATTERN) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                         "the tokenizer cuts text by more than %d expressions, or by one of more than %d bytes",
-                         FA_SPLIT_STEPS, FA_SPLIT_PATTERN);
+    return fa_llama_fail(
+        FA_ERROR_UNSUPPORTED,
+        "the tokenizer cuts text by more than %d expressions, or by one of more than %d bytes",
+        FA_SPLIT_STEPS, FA_SPLIT_PATTERN);
   }
   pcre2_code *code =
       pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &where, NULL);
@@ -65,7 +68,8 @@ fa_status fa_pretokenizer_add(fa_pretokenizer *pretokenizer, const char *pattern
     PCRE2_UCHAR said[120] = "";
     pcre2_get_error_message(error, said, sizeof said);
     return fa_llama_fail(error == PCRE2_ERROR_HEAP_FAILED ? FA_ERROR_MEMORY : FA_ERROR_UNSUPPORTED,
-                         "the tokenizer's expression '%.200s' does not compile: %s", pattern, (const char *)said);
+                         "the tokenizer's expression '%.200s' does not compile: %s", pattern,
+                         (const char *)said);
   }
   (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* where there is no JIT it is interpreted */
   pretokenizer->steps[pretokenizer->count++] = (struct step){code, behaviour};
@@ -116,21 +120,24 @@ typedef struct cutter {
   void *user;
 } cutter;
 
-/* begin == end where there is no match. The text is valid UTF-8 and every match begins and ends between characters. */
-static fa_status next_match(const cutter *cut, int step, const char *text, size_t length, size_t at, size_t *begin,
-                            size_t *end) {
+/* begin == end where there is no match. The text is valid UTF-8 and every match begins and ends between
+ * characters. */
+static fa_status next_match(const cutter *cut, int step, const char *text, size_t length, size_t at,
+                            size_t *begin, size_t *end) {
   const pcre2_code *code = cut->pretokenizer->steps[step].code;
   pcre2_match_data *match = cut->matches[step];
   for (;;) {
     int found = pcre2_match(code, (PCRE2_SPTR)text, length, at, PCRE2_NO_UTF_CHECK, match, cut->limits);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-      found = pcre2_match(code, (PCRE2_SPTR)text, length, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, cut->limits);
+      found = pcre2_match(code, (PCRE2_SPTR)text, length, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match,
+                          cut->limits);
     }
     *begin = *end = length;
     if (found == PCRE2_ERROR_NOMATCH) return FA_OK;
     if (found < 0) {
       return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                           "the pre-tokenizer's expression failed on %zu bytes of text (PCRE2 error %d)", length, found);
+                           "the pre-tokenizer's expression failed on %zu bytes of text (PCRE2 error %d)",
+                           length, found);
     }
     const PCRE2_SIZE *place = pcre2_get_ovector_pointer(match);
     *begin = place[0];
@@ -177,7 +184,9 @@ fa_status fa_pretokenizer_split(const fa_pretokenizer *pretokenizer, const char 
   if (!whole) {
     status = fa_llama_out_of_memory("the pre-tokenizer");
   } else {
-    pcre2_set_match_limit(cut.limits, MATCH_LIMIT);
+    const size_t room = (UINT32_MAX - MATCH_LIMIT) / MATCH_LIMIT_PER_BYTE;
+    pcre2_set_match_limit(cut.limits,
+                          MATCH_LIMIT + MATCH_LIMIT_PER_BYTE * (uint32_t)(length < room ? length : room));
     status = cut_from(&cut, 0, text, length);
   }
   for (int i = 0; i < pretokenizer->count; i++) pcre2_match_data_free(cut.matches[i]);

@@ -22,16 +22,18 @@ typedef enum fa_split_behaviour {
 
 enum { FA_SPLIT_STEPS = 8, FA_SPLIT_PATTERN = 4096 };
 
-/* One that hands text on as it is, to which steps are added; each works within the pieces of those before it. */
+/* One that hands text on as it is, to which steps are added; each works within the pieces of those before it.
+ */
 fa_status fa_pretokenizer_create_empty(fa_pretokenizer **pretokenizer);
-/* pattern: an expression of PCRE2, of at most FA_SPLIT_PATTERN bytes. Errors: UNSUPPORTED (does not compile, too many
- * steps), MEMORY. */
-fa_status fa_pretokenizer_add(fa_pretokenizer *pretokenizer, const char *pattern, fa_split_behaviour behaviour);
+/* pattern: an expression of PCRE2, of at most FA_SPLIT_PATTERN bytes. Errors: UNSUPPORTED (does not compile,
+ * too many steps), MEMORY. */
+fa_status fa_pretokenizer_add(fa_pretokenizer *pretokenizer, const char *pattern,
+                              fa_split_behaviour behaviour);
 /* GPT-2's expression, which ByteLevel uses. */
 fa_status fa_pretokenizer_add_gpt2(fa_pretokenizer *pretokenizer);
 
-/* White space as \s of the reference has it, for use between brackets. White space is spelt out, because PCRE2's \s
- * with UCP also takes U+180E, which Unicode took out of White_Space in version 6.3. */
+/* White space as \s of the reference has it, for use between brackets. White space is spelt out, because
+ * PCRE2's \s with UCP also takes U+180E, which Unicode took out of White_Space in version 6.3. */
 #define FA_SPLIT_SPACES                                                                                    \
   "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
   "3000}"

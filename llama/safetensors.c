@@ -38,13 +38,15 @@ static const struct dtype {
   const char *name;
   int bytes;
   int32_t type;
-} dtypes[] = {{"F32", 4, FA_GGML_F32}, {"F16", 2, FA_GGML_F16}, {"BF16", 2, FA_GGML_BF16}, {"F64", 8, -1},
-              {"I64", 8, -1},          {"I32", 4, -1},          {"I16", 2, -1},            {"I8", 1, -1},
-              {"U64", 8, -1},          {"U32", 4, -1},          {"U16", 2, -1},            {"U8", 1, -1},
+} dtypes[] = {{"F32", 4, FA_GGML_F32}, {"F16", 2, FA_GGML_F16}, {"BF16", 2, FA_GGML_BF16},
+              {"F64", 8, -1},          {"I64", 8, -1},          {"I32", 4, -1},
+              {"I16", 2, -1},          {"I8", 1, -1},           {"U64", 8, -1},
+              {"U32", 4, -1},          {"U16", 2, -1},          {"U8", 1, -1},
               {"BOOL", 1, -1},         {"F8_E4M3", 1, -1},      {"F8_E5M2", 1, -1}};
 
 static fa_status damaged(const shard *file, const cJSON *tensor, const char *what) {
-  return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.200s' %s; the file is damaged", file->name, tensor->string, what);
+  return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.200s' %s; the file is damaged", file->name,
+                       tensor->string, what);
 }
 
 static fa_status read_shape(const shard *file, const cJSON *tensor, fa_safetensor *read) {
@@ -55,11 +57,13 @@ static fa_status read_shape(const shard *file, const cJSON *tensor, fa_safetenso
   cJSON_ArrayForEach(size, shape) {
     int64_t value;
     if (read->dims == FA_SAFETENSORS_MAX_DIMS) {
-      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%.200s' has more than %d dimensions", file->name,
-                           tensor->string, FA_SAFETENSORS_MAX_DIMS);
+      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: tensor '%.200s' has more than %d dimensions",
+                           file->name, tensor->string, FA_SAFETENSORS_MAX_DIMS);
     }
-    if (!fa_json_integer(size, 0, (int64_t)1 << 53, &value)) return damaged(file, tensor, "has a size that is none");
-    if (value && read->elements > INT64_MAX / 16 / value) return damaged(file, tensor, "is larger than memory can be");
+    if (!fa_json_integer(size, 0, (int64_t)1 << 53, &value))
+      return damaged(file, tensor, "has a size that is none");
+    if (value && read->elements > INT64_MAX / 16 / value)
+      return damaged(file, tensor, "is larger than memory can be");
     read->elements *= value;
     /* The file's last dimension is the contiguous one. */
     for (int d = read->dims++; d > 0; d--) read->size[d] = read->size[d - 1];
@@ -79,26 +83,31 @@ static fa_status read_tensor(const shard *file, const cJSON *tensor, size_t data
     if (strcmp(dtypes[i].name, dtype->valuestring) == 0) known = &dtypes[i];
   }
   if (!known) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.200s' has dtype '%.50s', which is not known; read here: F32, F16, BF16",
-                         file->name, tensor->string, cJSON_IsString(dtype) ? dtype->valuestring : "");
+    return fa_llama_fail(
+        FA_ERROR_ARGUMENT,
+        "%s: tensor '%.200s' has dtype '%.50s', which is not known; read here: F32, F16, BF16", file->name,
+        tensor->string, cJSON_IsString(dtype) ? dtype->valuestring : "");
   }
   const fa_status status = read_shape(file, tensor, read);
   if (status != FA_OK) return status;
   int64_t begin, end;
   const int64_t room = (int64_t)(file->size - data_at);
-  if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 || !fa_json_integer(offsets->child, 0, INT64_MAX, &begin) ||
+  if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
+      !fa_json_integer(offsets->child, 0, INT64_MAX, &begin) ||
       !fa_json_integer(offsets->child->next, 0, INT64_MAX, &end) || end < begin) {
     return damaged(file, tensor, "has no data_offsets [begin, end]");
   }
   if (end > room) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: tensor '%.200s' ends at byte %lld of the data, which has %lld; the file is truncated or damaged",
-                         file->name, tensor->string, (long long)end, (long long)room);
+    return fa_llama_fail(
+        FA_ERROR_ARGUMENT,
+        "%s: tensor '%.200s' ends at byte %lld of the data, which has %lld; the file is truncated or damaged",
+        file->name, tensor->string, (long long)end, (long long)room);
   }
   if (end - begin != read->elements * known->bytes) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: tensor '%.200s' has %lld bytes, its shape %lld elements of %d; the file is damaged", file->name,
-                         tensor->string, (long long)(end - begin), (long long)read->elements, known->bytes);
+    return fa_llama_fail(
+        FA_ERROR_ARGUMENT,
+        "%s: tensor '%.200s' has %lld bytes, its shape %lld elements of %d; the file is damaged", file->name,
+        tensor->string, (long long)(end - begin), (long long)read->elements, known->bytes);
   }
   read->dtype = known->name;
   read->type = known->type;
@@ -141,11 +150,13 @@ static fa_status read_tensors(fa_safetensors *s, const shard *file, size_t data_
     if (status == FA_OK) status = keep(s, &read);
     if (status != FA_OK) return status;
   }
-  if (s->count > first) qsort(s->tensors + first, (size_t)(s->count - first), sizeof *s->tensors, compare_places);
+  if (s->count > first)
+    qsort(s->tensors + first, (size_t)(s->count - first), sizeof *s->tensors, compare_places);
   for (int64_t i = first + 1; i < s->count; i++) {
     const fa_safetensor *one = &s->tensors[i - 1], *next = &s->tensors[i];
     if (one->data + one->bytes > next->data) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensors '%.200s' and '%.200s' overlap; the file is damaged", file->name,
+      return fa_llama_fail(FA_ERROR_ARGUMENT,
+                           "%s: tensors '%.200s' and '%.200s' overlap; the file is damaged", file->name,
                            one->name, next->name);
     }
   }
@@ -154,19 +165,23 @@ static fa_status read_tensors(fa_safetensors *s, const shard *file, size_t data_
 
 static fa_status read_shard(fa_safetensors *s, shard *file) {
   if (file->size < 8) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s has %zu bytes; a safetensors file has at least 8", file->name, file->size);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s has %zu bytes; a safetensors file has at least 8", file->name,
+                         file->size);
   }
   uint64_t header = 0;
   for (int i = 0; i < 8; i++) header |= (uint64_t)file->bytes[i] << (8 * i);
   if (header > file->size - 8 || header > MAX_HEADER_BYTES) {
     return fa_llama_fail(FA_ERROR_ARGUMENT,
-                         "%s: says that its header has %llu bytes, the file has %zu; it is no safetensors file, truncated or damaged",
+                         "%s: says that its header has %llu bytes, the file has %zu; it is no safetensors "
+                         "file, truncated or damaged",
                          file->name, (unsigned long long)header, file->size);
   }
-  const fa_status status = fa_json_parse((const char *)file->bytes + 8, (size_t)header, file->name, &file->header);
+  const fa_status status =
+      fa_json_parse((const char *)file->bytes + 8, (size_t)header, file->name, &file->header);
   if (status != FA_OK) return status;
   if (!cJSON_IsObject(file->header)) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the header is not a JSON object; the file is damaged", file->name);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the header is not a JSON object; the file is damaged",
+                         file->name);
   }
   return read_tensors(s, file, 8 + (size_t)header);
 }
@@ -197,7 +212,8 @@ static fa_status map_shard(fa_safetensors *s, const char *path) {
   if (file < 0) return fa_llama_fail(FA_ERROR_ARGUMENT, "cannot open %s: %s", path, strerror(errno));
   if (fstat(file, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size == 0) {
     close(file);
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s is empty or not a regular file; give a safetensors file", path);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s is empty or not a regular file; give a safetensors file",
+                         path);
   }
   void *bytes = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, file, 0);
   const int error = errno;
@@ -210,7 +226,8 @@ static fa_status sort_tensors(fa_safetensors *s) {
   if (s->count) qsort(s->tensors, (size_t)s->count, sizeof *s->tensors, compare_names);
   for (int64_t i = 1; i < s->count; i++) {
     if (compare_names(&s->tensors[i - 1], &s->tensors[i]) == 0) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.200s' is there twice", s->name, s->tensors[i].name);
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.200s' is there twice", s->name,
+                           s->tensors[i].name);
     }
   }
   return FA_OK;
@@ -231,19 +248,22 @@ static fa_status open_named(fa_safetensors *s, const char *index_path, const cJS
     const char *file = places[i]->valuestring;
     if (i > 0 && strcmp(file, places[i - 1]->valuestring) == 0) continue;
     if (file[0] == '\0' || strchr(file, '/') || s->shard_count == MAX_SHARDS) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: names the file '%.200s'; up to %d files beside it are allowed", index_path,
+      return fa_llama_fail(FA_ERROR_ARGUMENT,
+                           "%s: names the file '%.200s'; up to %d files beside it are allowed", index_path,
                            file, MAX_SHARDS);
     }
     if (snprintf(path, sizeof path, "%.*s%s", directory, index_path, file) >= (int)sizeof path) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "the path of %.200s is longer than %d bytes", file, MAX_PATH - 1);
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "the path of %.200s is longer than %d bytes", file,
+                           MAX_PATH - 1);
     }
     status = map_shard(s, path);
   }
   if (status == FA_OK) status = sort_tensors(s);
   for (int i = 0; i < count && status == FA_OK; i++) {
     if (!fa_safetensors_find(s, places[i]->string)) {
-      status = fa_llama_fail(FA_ERROR_ARGUMENT, "%s: names the tensor '%.200s', which is in none of its files", index_path,
-                             places[i]->string);
+      status =
+          fa_llama_fail(FA_ERROR_ARGUMENT, "%s: names the tensor '%.200s', which is in none of its files",
+                        index_path, places[i]->string);
     }
   }
   return status;
@@ -259,12 +279,14 @@ static fa_status open_index(fa_safetensors *s, const char *path) {
   int found = 0;
   if (!places) status = fa_llama_out_of_memory("an index of safetensors");
   if (status == FA_OK && count == 0) {
-    status = fa_llama_fail(FA_ERROR_ARGUMENT, "%s: has no weight_map; it is no index of safetensors files", path);
+    status =
+        fa_llama_fail(FA_ERROR_ARGUMENT, "%s: has no weight_map; it is no index of safetensors files", path);
   }
   if (status == FA_OK) {
     cJSON_ArrayForEach(place, map) {
       if (!cJSON_IsString(place)) {
-        status = fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.200s' has no file's name", path, place->string);
+        status =
+            fa_llama_fail(FA_ERROR_ARGUMENT, "%s: tensor '%.200s' has no file's name", path, place->string);
         break;
       }
       places[found++] = place;
@@ -295,7 +317,8 @@ static fa_status end(fa_safetensors *s, fa_status status, fa_safetensors **resul
   return status;
 }
 
-fa_status fa_safetensors_open_memory(const void *bytes, size_t size, const char *name, fa_safetensors **result) {
+fa_status fa_safetensors_open_memory(const void *bytes, size_t size, const char *name,
+                                     fa_safetensors **result) {
   fa_safetensors *s = NULL;
   fa_status status = begin(name, &s);
   if (status != FA_OK) return status;

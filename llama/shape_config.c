@@ -192,7 +192,10 @@ static fa_status read_config(const reader *r, fa_llama_shape *s, float **divisor
   s->norm_epsilon = (float)epsilon;
   s->attention_scale = scalar > 0.0 ? (float)(1.0 / sqrt(scalar)) : 0.0f;
   s->embedding_scale = s->has_post_norms ? sqrtf((float)s->hidden) : 1.0f; /* Gemma */
-  status = read_rotary(r, s, divisors);
+  /* Sizes first: what is allocated below goes by them. */
+  s->rotary_base = s->rotary_base_local = s->rotary_factor = 1.0;
+  status = fa_llama_shape_check(r->file, s);
+  if (status == FA_OK) status = read_rotary(r, s, divisors);
   if (status == FA_OK) status = read_window(r, s);
   return status == FA_OK ? fa_llama_shape_check(r->file, s) : status;
 }

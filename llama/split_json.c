@@ -1,4 +1,5 @@
-/* tokenizer.json's "normalizer" and "pre_tokenizer": how text is changed and cut before tokens are made of it. */
+/* tokenizer.json's "normalizer" and "pre_tokenizer": how text is changed and cut before tokens are made of
+ * it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +9,8 @@
 
 enum { MAX_NESTED = 4 };
 
-static fa_status read_normalizer(const fa_tokenizer_files *files, const cJSON *given, fa_normalizer *normalizer, int depth) {
+static fa_status read_normalizer(const fa_tokenizer_files *files, const cJSON *given,
+                                 fa_normalizer *normalizer, int depth) {
   const cJSON *type = cJSON_GetObjectItemCaseSensitive(given, "type"), *inner;
   const char *kind = fa_json_text(given, "type");
   fa_status status = FA_OK;
@@ -26,8 +28,10 @@ static fa_status read_normalizer(const fa_tokenizer_files *files, const cJSON *g
   }
   if (strcmp(kind, "Replace") == 0) {
     const char *from = fa_json_text(cJSON_GetObjectItemCaseSensitive(given, "pattern"), "String");
-    if (from[0]) return fa_normalizer_add(normalizer, FA_NORMAL_REPLACE, from, fa_json_text(given, "content"));
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: a Replace normalizer of something else than a string, which is not done here",
+    if (from[0])
+      return fa_normalizer_add(normalizer, FA_NORMAL_REPLACE, from, fa_json_text(given, "content"));
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                         "%s: a Replace normalizer of something else than a string, which is not done here",
                          files->name);
   }
   return fa_tokenizer_refuse(files, "a normalizer", type, "Sequence, Prepend, Replace, NFC");
@@ -40,22 +44,25 @@ static void write_code(const char *text, size_t length, char *out, size_t room) 
   snprintf(out, room, "\\x{%x}", code);
 }
 
-static fa_status read_metaspace(const fa_tokenizer_files *files, const cJSON *given, fa_tokenizer *tokenizer) {
-  const char *replacement = fa_json_text(given, "replacement"), *scheme = fa_json_text(given, "prepend_scheme");
+static fa_status read_metaspace(const fa_tokenizer_files *files, const cJSON *given,
+                                fa_tokenizer *tokenizer) {
+  const char *replacement = fa_json_text(given, "replacement"),
+             *scheme = fa_json_text(given, "prepend_scheme");
   uint32_t code;
   if (!scheme[0]) scheme = fa_json_true(given, "add_prefix_space", true) ? "always" : "never";
   const bool always = strcmp(scheme, "always") == 0, first = strcmp(scheme, "first") == 0;
   const size_t length = strlen(replacement);
   if (length == 0 || fa_utf8_decode(replacement, length, &code, NULL) != length ||
       (!always && !first && strcmp(scheme, "never") != 0)) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                         "%s: a Metaspace of '%.20s', prepended '%.20s'; needed: one character, and always, first or never",
-                         files->name, replacement, scheme);
+    return fa_llama_fail(
+        FA_ERROR_UNSUPPORTED,
+        "%s: a Metaspace of '%.20s', prepended '%.20s'; needed: one character, and always, first or never",
+        files->name, replacement, scheme);
   }
   fa_status status = fa_normalizer_add(&tokenizer->piece_normalizer, FA_NORMAL_REPLACE, " ", replacement);
   if (status == FA_OK && (always || first)) {
-    status = fa_normalizer_add(&tokenizer->piece_normalizer, always ? FA_NORMAL_PREPEND_ONCE : FA_NORMAL_PREPEND_FIRST, NULL,
-                               replacement);
+    status = fa_normalizer_add(&tokenizer->piece_normalizer,
+                               always ? FA_NORMAL_PREPEND_ONCE : FA_NORMAL_PREPEND_FIRST, NULL, replacement);
   }
   if (status == FA_OK && fa_json_true(given, "split", true)) {
     char one[16], pattern[64];
@@ -80,9 +87,10 @@ static fa_status read_split(const fa_tokenizer_files *files, const cJSON *given,
   } else if (strcmp(behaviour, "MergedWithPrevious") == 0 && !inverted) {
     how = FA_SPLIT_MERGED_WITH_PREVIOUS;
   } else {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                         "%s: a Split of behaviour '%.50s'%s; done here: Isolated, Removed, MergedWithPrevious (not inverted)",
-                         files->name, behaviour, inverted ? ", inverted" : "");
+    return fa_llama_fail(
+        FA_ERROR_UNSUPPORTED,
+        "%s: a Split of behaviour '%.50s'%s; done here: Isolated, Removed, MergedWithPrevious (not inverted)",
+        files->name, behaviour, inverted ? ", inverted" : "");
   }
   if (expression[0]) {
     const fa_status status = fa_pattern_translate(files->name, expression, translated);
@@ -98,17 +106,20 @@ static fa_status read_split(const fa_tokenizer_files *files, const cJSON *given,
       written += strlen(translated + written);
     }
     if (length == 0 || written + 16 > sizeof translated) {
-      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: a Split by no or by a very long text, which is not done here", files->name);
+      return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                           "%s: a Split by no or by a very long text, which is not done here", files->name);
     }
   }
   return fa_pretokenizer_add(tokenizer->pretokenizer, translated, how);
 }
 
-static fa_status read_byte_level(const fa_tokenizer_files *files, const cJSON *given, fa_tokenizer *tokenizer, bool cut) {
+static fa_status read_byte_level(const fa_tokenizer_files *files, const cJSON *given, fa_tokenizer *tokenizer,
+                                 bool cut) {
   fa_status status = FA_OK;
   if (fa_json_true(given, "add_prefix_space", true)) {
     if (cut) {
-      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: a ByteLevel that puts a space before each piece, which is not done here",
+      return fa_llama_fail(FA_ERROR_UNSUPPORTED,
+                           "%s: a ByteLevel that puts a space before each piece, which is not done here",
                            files->name);
     }
     status = fa_normalizer_add(&tokenizer->piece_normalizer, FA_NORMAL_PREPEND_ONCE, NULL, " ");
@@ -120,8 +131,8 @@ static fa_status read_byte_level(const fa_tokenizer_files *files, const cJSON *g
 }
 
 /* *cut: whether a step before has cut the text. */
-static fa_status read_pretokenizer(const fa_tokenizer_files *files, const cJSON *given, fa_tokenizer *tokenizer, bool *cut,
-                                   int depth) {
+static fa_status read_pretokenizer(const fa_tokenizer_files *files, const cJSON *given,
+                                   fa_tokenizer *tokenizer, bool *cut, int depth) {
   const cJSON *type = cJSON_GetObjectItemCaseSensitive(given, "type"), *inner;
   const char *kind = fa_json_text(given, "type");
   fa_status status = FA_OK;
@@ -134,14 +145,16 @@ static fa_status read_pretokenizer(const fa_tokenizer_files *files, const cJSON 
     return FA_OK;
   }
   if (tokenizer->kind == FA_TOKENIZER_BYTES) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: a pre_tokenizer behind ByteLevel, which is not done here", files->name);
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: a pre_tokenizer behind ByteLevel, which is not done here",
+                         files->name);
   }
   const bool before = *cut;
   *cut = true;
   if (strcmp(kind, "ByteLevel") == 0) return read_byte_level(files, given, tokenizer, before);
   if (strcmp(kind, "Split") == 0) return read_split(files, given, tokenizer);
   if (strcmp(kind, "Digits") == 0) {
-    return fa_pretokenizer_add(tokenizer->pretokenizer, fa_json_true(given, "individual_digits", false) ? "\\p{N}" : "\\p{N}+",
+    return fa_pretokenizer_add(tokenizer->pretokenizer,
+                               fa_json_true(given, "individual_digits", false) ? "\\p{N}" : "\\p{N}+",
                                FA_SPLIT_ISOLATED);
   }
   if (strcmp(kind, "Metaspace") == 0 && !before) return read_metaspace(files, given, tokenizer);
@@ -152,9 +165,10 @@ static fa_status read_pretokenizer(const fa_tokenizer_files *files, const cJSON 
 fa_status fa_tokenizer_read_pipeline(const fa_tokenizer_files *files, fa_tokenizer *tokenizer) {
   bool cut = false;
   tokenizer->kind = FA_TOKENIZER_CHARACTERS;
-  fa_status status =
-      read_normalizer(files, cJSON_GetObjectItemCaseSensitive(files->tokenizer, "normalizer"), &tokenizer->normalizer, 0);
+  fa_status status = read_normalizer(files, cJSON_GetObjectItemCaseSensitive(files->tokenizer, "normalizer"),
+                                     &tokenizer->normalizer, 0);
   if (status == FA_OK) status = fa_pretokenizer_create_empty(&tokenizer->pretokenizer);
   if (status != FA_OK) return status;
-  return read_pretokenizer(files, cJSON_GetObjectItemCaseSensitive(files->tokenizer, "pre_tokenizer"), tokenizer, &cut, 0);
+  return read_pretokenizer(files, cJSON_GetObjectItemCaseSensitive(files->tokenizer, "pre_tokenizer"),
+                           tokenizer, &cut, 0);
 }

@@ -1,5 +1,5 @@
-/* Regular expressions of tokenizer.json are Oniguruma's. What means the same to PCRE2 is copied, \s is spelt out, and what
- * means, or may mean, another thing is refused. */
+/* Regular expressions of tokenizer.json are Oniguruma's. What means the same to PCRE2 is copied, \s is spelt
+ * out, and what means, or may mean, another thing is refused. */
 #include <stdio.h>
 #include <string.h>
 
@@ -41,7 +41,8 @@ static bool escape(translation *t) {
     return put_text(t, letter == 's' ? "[" FA_SPLIT_SPACES "]" : "[^" FA_SPLIT_SPACES "]");
   }
   if (letter == 'p' || letter == 'P') {
-    const size_t length = t->at[2] == '{' ? strspn(t->at + 3, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_") : 0;
+    const size_t length =
+        t->at[2] == '{' ? strspn(t->at + 3, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_") : 0;
     return length && t->at[3 + length] == '}' && copy(t, 4 + length);
   }
   if (letter == 'x') {
@@ -107,7 +108,8 @@ fa_status fa_pattern_translate(const char *name, const char *given, char *patter
     const char *here = t.at;
     if (!step(&t)) {
       return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                           "%s: the expression '%.200s' is not one that is done here (from '%.20s' on)", name, given, here);
+                           "%s: the expression '%.200s' is not one that is done here (from '%.20s' on)", name,
+                           given, here);
     }
   }
   *t.out = '\0';

@@ -1,5 +1,6 @@
 /* Joining neighbours, the best pair first, until no two of them can be joined: what byte-pair and
- * SentencePiece-style tokenizers share. A heap of candidate pairs over a linked list: n log n for n symbols. */
+ * SentencePiece-style tokenizers share. A heap of candidate pairs over a linked list: n log n for n symbols.
+ */
 #ifndef FA_LLAMA_SYMBOL_MERGE_H
 #define FA_LLAMA_SYMBOL_MERGE_H
 
@@ -15,8 +16,8 @@ typedef struct fa_symbol {
   int32_t previous, next; /* -1 at the ends */
 } fa_symbol;
 
-/* Whether two neighbours may be joined; then the token they become and its rank, the lowest of which is joined
- * first, the leftmost among equals. */
+/* Whether two neighbours may be joined; then the token they become and its rank, the lowest of which is
+ * joined first, the leftmost among equals. */
 typedef bool (*fa_join_function)(void *user, const fa_symbol *left, const fa_symbol *right, int32_t *rank,
                                  int32_t *id);
 

@@ -32,7 +32,8 @@ void fa_token_set_ready(fa_token_set *set) {
   if (set->count) qsort(set->entries, (size_t)set->count, sizeof *set->entries, compare);
 }
 
-/* First entry of [low, high), all longer than `depth` and equal before it, whose byte there is at least `byte`. */
+/* First entry of [low, high), all longer than `depth` and equal before it, whose byte there is at least
+ * `byte`. */
 static int64_t first_from(const fa_token_set *set, int64_t low, int64_t high, size_t depth, int byte) {
   while (low < high) {
     const int64_t middle = low + (high - low) / 2;

@@ -34,7 +34,8 @@ static fa_status encode_piece(void *user, const char *bytes, size_t length) {
 static fa_status encode_pieces(fa_encoder *encoder, const char *text, size_t length, bool first) {
   const fa_tokenizer *tokenizer = encoder->tokenizer;
   char *changed = NULL;
-  fa_status status = fa_normalizer_apply(&tokenizer->piece_normalizer, text, length, first, &changed, &length);
+  fa_status status =
+      fa_normalizer_apply(&tokenizer->piece_normalizer, text, length, first, &changed, &length);
   if (changed) text = changed;
   if (status == FA_OK && length > 0) {
     status = tokenizer->pretokenizer
@@ -71,8 +72,8 @@ static size_t without_spaces(const char *text, size_t begin, size_t end) {
   return end;
 }
 
-static fa_status split_at_tokens(fa_encoder *encoder, const fa_token_set *set, const char *text, size_t length,
-                                 bool first, between_function between) {
+static fa_status split_at_tokens(fa_encoder *encoder, const fa_token_set *set, const char *text,
+                                 size_t length, bool first, between_function between) {
   fa_status status = FA_OK;
   size_t begin = 0;
   for (size_t at = 0; set->count && at < length && status == FA_OK;) {
@@ -119,8 +120,8 @@ static fa_status encode_between(fa_encoder *encoder, const char *text, size_t le
   return status;
 }
 
-fa_status fa_tokenizer_encode_part(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
-                                   bool first, fa_token_list *list) {
+fa_status fa_tokenizer_encode_part(const fa_tokenizer *tokenizer, const char *text, size_t length,
+                                   unsigned how, bool first, fa_token_list *list) {
   fa_encoder encoder = {.tokenizer = tokenizer, .list = list, .control = (how & FA_ENCODE_SPECIAL) != 0};
   fa_status status = FA_OK;
   if ((how & FA_ENCODE_BOS) && tokenizer->add_bos) status = fa_token_list_append(list, tokenizer->bos);

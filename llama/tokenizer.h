@@ -1,7 +1,8 @@
-/* What the parts of the tokenizer share: one struct for every kind, filled from a GGUF file (tokenizer_gguf.c) or from
- * tokenizer.json (tokenizer_json.c).
+/* What the parts of the tokenizer share: one struct for every kind, filled from a GGUF file
+ * (tokenizer_gguf.c) or from tokenizer.json (tokenizer_json.c).
  *
- *   text -> control and user-defined tokens | text between them -> normalised -> pieces -> symbols joined -> tokens */
+ *   text -> control and user-defined tokens | text between them -> normalised -> pieces -> symbols joined ->
+ * tokens */
 #ifndef FA_LLAMA_TOKENIZER_H
 #define FA_LLAMA_TOKENIZER_H
 
@@ -24,9 +25,9 @@ struct fa_tokenizer {
   fa_token_set matched;            /* in text as it comes */
   fa_token_set matched_normalized; /* in normalised text */
   fa_normalizer normalizer;
-  fa_normalizer piece_normalizer;  /* of what is left between matches */
-  fa_pretokenizer *pretokenizer;   /* NULL: all of it is one piece */
-  bool whole_tokens;               /* a piece that is a token as it stands is taken without joining */
+  fa_normalizer piece_normalizer; /* of what is left between matches */
+  fa_pretokenizer *pretokenizer;  /* NULL: all of it is one piece */
+  bool whole_tokens;              /* a piece that is a token as it stands is taken without joining */
   bool fuse_unknown;
   int32_t unknown; /* -1: what has no token is dropped */
   int32_t bos;     /* -1: none */
@@ -55,12 +56,13 @@ fa_status fa_encode_piece_bpe(fa_encoder *encoder, const char *bytes, size_t len
 fa_status fa_encode_piece_spm(fa_encoder *encoder, const char *bytes, size_t length);
 
 /* fa_tokenizer_encode of a text of which something stands before, unless `first`. */
-fa_status fa_tokenizer_encode_part(const fa_tokenizer *tokenizer, const char *text, size_t length, unsigned how,
-                                   bool first, fa_token_list *list);
+fa_status fa_tokenizer_encode_part(const fa_tokenizer *tokenizer, const char *text, size_t length,
+                                   unsigned how, bool first, fa_token_list *list);
 
 /* Adds to the tokens generation ends with, once; -1 is nothing. */
 void fa_tokenizer_add_end(fa_tokenizer *tokenizer, int32_t id);
-/* Turn and text ends of the families, where the vocabulary has them as control tokens: files often name only one. */
+/* Turn and text ends of the families, where the vocabulary has them as control tokens: files often name only
+ * one. */
 void fa_tokenizer_add_known_ends(fa_tokenizer *tokenizer);
 
 #endif

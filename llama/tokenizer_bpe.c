@@ -1,5 +1,5 @@
-/* Byte-pair encoding of one piece: its bytes or characters, and then the pair of neighbours with the lowest merge rank
- * joined until none is left. */
+/* Byte-pair encoding of one piece: its bytes or characters, and then the pair of neighbours with the lowest
+ * merge rank joined until none is left. */
 #include <string.h>
 
 #include "tokenizer.h"
@@ -35,7 +35,8 @@ static void add_unknown(fa_encoder *encoder, int32_t begin, int32_t length) {
   fa_merger *merger = &encoder->merger;
   if (tokenizer->unknown < 0) return;
   fa_symbol *last = merger->count ? &merger->symbols[merger->count - 1] : NULL;
-  if (tokenizer->fuse_unknown && last && last->id == tokenizer->unknown && last->begin + last->length == begin)
+  if (tokenizer->fuse_unknown && last && last->id == tokenizer->unknown &&
+      last->begin + last->length == begin)
     last->length += length;
   else
     fa_merger_add(merger, tokenizer->unknown, begin, length);

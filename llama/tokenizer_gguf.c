@@ -31,7 +31,8 @@ static fa_status load_ends(const fa_gguf *gguf, fa_tokenizer *tokenizer) {
   if (status == FA_OK) status = read_id(gguf, tokenizer, "tokenizer.ggml.eos_token_id", &tokenizer->eos);
   if (status == FA_OK) status = read_id(gguf, tokenizer, "tokenizer.ggml.eot_token_id", &turn);
   /* What readers of these files take for granted where nothing is said. */
-  if (tokenizer->kind == FA_TOKENIZER_SCORES || tokenizer->whole_tokens) tokenizer->add_bos = tokenizer->bos >= 0;
+  if (tokenizer->kind == FA_TOKENIZER_SCORES || tokenizer->whole_tokens)
+    tokenizer->add_bos = tokenizer->bos >= 0;
   if (status == FA_OK) status = fa_gguf_bool(gguf, "tokenizer.ggml.add_bos_token", &tokenizer->add_bos);
   if (status == FA_OK) status = fa_gguf_bool(gguf, "tokenizer.ggml.add_eos_token", &tokenizer->add_eos);
   if (status != FA_OK) return status;

@@ -1,5 +1,5 @@
-/* A tokenizer out of Hugging Face's files. "truncation" and "padding" are settings of a call, not of the tokenizer, and are
- * not looked at; the decoder is what the kind of the vocabulary says. */
+/* A tokenizer out of Hugging Face's files. "truncation" and "padding" are settings of a call, not of the
+ * tokenizer, and are not looked at; the decoder is what the kind of the vocabulary says. */
 #include "tokenizer_json.h"
 
 #include <stdio.h>
@@ -22,31 +22,36 @@ bool fa_json_true(const cJSON *object, const char *member, bool absent) {
   return cJSON_IsBool(value) ? cJSON_IsTrue(value) : absent;
 }
 
-fa_status fa_tokenizer_refuse(const fa_tokenizer_files *files, const char *what, const cJSON *type, const char *known) {
-  return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: %s of type '%.50s' is not done here; done are %s", files->name, what,
-                       cJSON_IsString(type) ? type->valuestring : "", known);
+fa_status fa_tokenizer_refuse(const fa_tokenizer_files *files, const char *what, const cJSON *type,
+                              const char *known) {
+  return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: %s of type '%.50s' is not done here; done are %s",
+                       files->name, what, cJSON_IsString(type) ? type->valuestring : "", known);
 }
 
 /* The one token a template puts before or behind the text. */
-static fa_status take_template_token(const fa_tokenizer_files *files, const char *name, bool behind, fa_tokenizer *tokenizer) {
+static fa_status take_template_token(const fa_tokenizer_files *files, const char *name, bool behind,
+                                     fa_tokenizer *tokenizer) {
   bool *adds = behind ? &tokenizer->add_eos : &tokenizer->add_bos;
   const int32_t id = fa_vocabulary_id(&tokenizer->vocabulary, name, strlen(name));
   if (id < 0 || *adds) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED,
-                         "%s: the post_processor puts '%.50s' %s the text; done here: one token that is in the vocabulary",
-                         files->name, name, behind ? "behind" : "before");
+    return fa_llama_fail(
+        FA_ERROR_UNSUPPORTED,
+        "%s: the post_processor puts '%.50s' %s the text; done here: one token that is in the vocabulary",
+        files->name, name, behind ? "behind" : "before");
   }
   *adds = true;
   *(behind ? &tokenizer->eos : &tokenizer->bos) = id;
   return FA_OK;
 }
 
-static fa_status read_post_processor(const fa_tokenizer_files *files, const cJSON *given, fa_tokenizer *tokenizer, int depth) {
+static fa_status read_post_processor(const fa_tokenizer_files *files, const cJSON *given,
+                                     fa_tokenizer *tokenizer, int depth) {
   const cJSON *type = cJSON_GetObjectItemCaseSensitive(given, "type"), *inner;
   const char *kind = fa_json_text(given, "type");
   fa_status status = FA_OK;
   bool behind = false;
-  if (!given || cJSON_IsNull(given) || strcmp(kind, "ByteLevel") == 0) return FA_OK; /* that one moves offsets only */
+  if (!given || cJSON_IsNull(given) || strcmp(kind, "ByteLevel") == 0)
+    return FA_OK; /* that one moves offsets only */
   if (strcmp(kind, "Sequence") == 0 && depth < MAX_NESTED) {
     cJSON_ArrayForEach(inner, cJSON_GetObjectItemCaseSensitive(given, "processors")) {
       status = read_post_processor(files, inner, tokenizer, depth + 1);
@@ -84,7 +89,8 @@ static fa_status read_ends(const fa_tokenizer_files *files, const cJSON *config,
     if (cJSON_IsNull(end)) continue;
     /* Models have more rows than their vocabulary has tokens, but none of those ends a text. */
     if (!fa_json_integer(end, 0, INT32_MAX, &id)) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: an eos_token_id beside it is no token's number", files->name);
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: an eos_token_id beside it is no token's number",
+                           files->name);
     }
     if (id < tokenizer->vocabulary.count) fa_tokenizer_add_end(tokenizer, (int32_t)id);
   }
@@ -150,8 +156,10 @@ fa_status fa_tokenizer_open_json(const char *directory, fa_tokenizer **tokenizer
     status = fa_json_read_in(directory, "generation_config.json", false, MAX_SETTINGS_BYTES, &generation);
   if (status == FA_OK) status = fa_json_read_in(directory, "config.json", false, MAX_SETTINGS_BYTES, &model);
   if (status == FA_OK) {
-    (void)snprintf(path, sizeof path, "%s/chat_template.jinja", directory); /* shorter than generation_config.json's */
-    if (access(path, F_OK) == 0) status = fa_text_read_file(path, MAX_SETTINGS_BYTES, &chat_template, &length);
+    (void)snprintf(path, sizeof path, "%s/chat_template.jinja",
+                   directory); /* shorter than generation_config.json's */
+    if (access(path, F_OK) == 0)
+      status = fa_text_read_file(path, MAX_SETTINGS_BYTES, &chat_template, &length);
   }
   if (status == FA_OK) {
     (void)snprintf(path, sizeof path, "%s/tokenizer.json", directory);

@@ -1,5 +1,5 @@
-/* SentencePiece's BPE of one piece: its characters, and then the neighbours that together are the token of the best
- * score joined until none is left. What is then no token is spelt in byte tokens. */
+/* SentencePiece's BPE of one piece: its characters, and then the neighbours that together are the token of
+ * the best score joined until none is left. What is then no token is spelt in byte tokens. */
 #include "tokenizer.h"
 #include "utf8.h"
 
@@ -50,7 +50,8 @@ fa_status fa_encode_piece_spm(fa_encoder *encoder, const char *bytes, size_t len
   fa_merger_join(merger, join, encoder);
   for (int32_t i = merger->count ? 0 : -1; i >= 0 && status == FA_OK; i = merger->symbols[i].next) {
     const fa_symbol *symbol = &merger->symbols[i];
-    status = symbol->id >= 0 ? fa_token_list_append(encoder->list, symbol->id) : append_bytes(encoder, symbol);
+    status =
+        symbol->id >= 0 ? fa_token_list_append(encoder->list, symbol->id) : append_bytes(encoder, symbol);
   }
   return status;
 }

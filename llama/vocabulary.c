@@ -117,8 +117,9 @@ fa_status fa_vocabulary_spell(fa_vocabulary *vocabulary, fa_spelling spelling) {
     char name[8];
     const uint32_t code = fa_byte_alphabet((uint8_t)b);
     bytes_of[code] = b;
-    const size_t length = spelling == FA_SPELLING_ALPHABET ? fa_utf8_encode(code, name)
-                                                           : (size_t)snprintf(name, sizeof name, "<0x%02X>", b);
+    const size_t length = spelling == FA_SPELLING_ALPHABET
+                              ? fa_utf8_encode(code, name)
+                              : (size_t)snprintf(name, sizeof name, "<0x%02X>", b);
     vocabulary->byte_ids[b] = fa_vocabulary_id(vocabulary, name, length);
   }
   size_t total = 1;

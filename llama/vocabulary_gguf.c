@@ -72,7 +72,8 @@ static fa_status load_merges(const fa_gguf *gguf, fa_vocabulary *vocabulary) {
   return FA_OK;
 }
 
-/* Floats in their order as integers, turned round: the best score is the lowest rank, equal ones are equal. */
+/* Floats in their order as integers, turned round: the best score is the lowest rank, equal ones are equal.
+ */
 static int32_t rank_of(float score) {
   int32_t bits;
   score += 0.0f; /* -0 becomes 0 */

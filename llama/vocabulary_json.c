@@ -23,26 +23,27 @@ static fa_status refuse_unknown_options(const fa_tokenizer_files *files, const c
   }
   for (size_t i = 0; i < 2; i++) {
     if (fa_json_text(model, affixes[i])[0]) {
-      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: the model's %s is '%.50s'; only none is done here", files->name,
-                           affixes[i], fa_json_text(model, affixes[i]));
+      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: the model's %s is '%.50s'; only none is done here",
+                           files->name, affixes[i], fa_json_text(model, affixes[i]));
     }
   }
   if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0.0) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: the model's dropout is %g; only none is done here", files->name,
-                         dropout->valuedouble);
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: the model's dropout is %g; only none is done here",
+                         files->name, dropout->valuedouble);
   }
   return FA_OK;
 }
 
 /* Tokens there are to be: one more than the largest id. Also the bytes of all names. */
-static fa_status measure(const fa_tokenizer_files *files, const cJSON *vocabulary, const cJSON *added, int64_t *count,
-                         size_t *bytes) {
+static fa_status measure(const fa_tokenizer_files *files, const cJSON *vocabulary, const cJSON *added,
+                         int64_t *count, size_t *bytes) {
   const cJSON *token;
   int64_t names = 0, id;
   *count = 0;
   *bytes = 1;
   cJSON_ArrayForEach(token, vocabulary) {
-    if (!fa_json_integer(token, 0, MAX_TOKENS - 1, &id)) return wrong(files, "a token of the vocabulary has no number");
+    if (!fa_json_integer(token, 0, MAX_TOKENS - 1, &id))
+      return wrong(files, "a token of the vocabulary has no number");
     if (id >= *count) *count = id + 1;
     *bytes += strlen(token->string);
     names++;
@@ -57,8 +58,8 @@ static fa_status measure(const fa_tokenizer_files *files, const cJSON *vocabular
     names++;
   }
   if (*count < 1 || *count > names + MAX_HOLES) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: %lld tokens with numbers up to %lld; the file is damaged", files->name,
-                         (long long)names, (long long)*count - 1);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: %lld tokens with numbers up to %lld; the file is damaged",
+                         files->name, (long long)names, (long long)*count - 1);
   }
   return FA_OK;
 }
@@ -84,12 +85,12 @@ static fa_status read_tokens(const fa_tokenizer_files *files, const cJSON *vocab
     fa_json_integer(token, 0, MAX_TOKENS - 1, &id); /* measure() has seen to it */
     const fa_token_type type = byte_fallback && is_byte_name(token->string) ? FA_TOKEN_BYTE : FA_TOKEN_NORMAL;
     if (v->tokens[id].type != FA_TOKEN_UNUSED) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: two tokens have the number %lld; the file is damaged", files->name,
-                           (long long)id);
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: two tokens have the number %lld; the file is damaged",
+                           files->name, (long long)id);
     }
     if (!fa_vocabulary_put(v, (int32_t)id, copy_name(names, token->string), type)) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the token '%.50s' is there twice; the file is damaged", files->name,
-                           token->string);
+      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the token '%.50s' is there twice; the file is damaged",
+                           files->name, token->string);
     }
   }
   return FA_OK;
@@ -99,15 +100,16 @@ static fa_status read_tokens(const fa_tokenizer_files *files, const cJSON *vocab
 static fa_status add_match(const cJSON *added, fa_tokenizer *tokenizer, fa_token_match match) {
   char *changed = NULL;
   if (!fa_json_true(added, "normalized", !match.control)) return fa_token_set_add(&tokenizer->matched, match);
-  fa_status status = fa_normalizer_apply(&tokenizer->normalizer, match.name.bytes, match.name.length, true, &changed,
-                                         &match.name.length);
+  fa_status status = fa_normalizer_apply(&tokenizer->normalizer, match.name.bytes, match.name.length, true,
+                                         &changed, &match.name.length);
   if (changed) match.name.bytes = changed;
   if (status == FA_OK && match.name.length) status = fa_token_set_add(&tokenizer->matched_normalized, match);
   free(changed);
   return status;
 }
 
-static fa_status read_added(const fa_tokenizer_files *files, const cJSON *added, fa_tokenizer *tokenizer, char **names) {
+static fa_status read_added(const fa_tokenizer_files *files, const cJSON *added, fa_tokenizer *tokenizer,
+                            char **names) {
   fa_vocabulary *v = &tokenizer->vocabulary;
   const cJSON *token;
   fa_status status = FA_OK;
@@ -118,12 +120,16 @@ static fa_status read_added(const fa_tokenizer_files *files, const cJSON *added,
     fa_json_integer(cJSON_GetObjectItemCaseSensitive(token, "id"), 0, MAX_TOKENS - 1, &id);
     const int32_t there = fa_vocabulary_id(v, content, strlen(content));
     if (fa_json_true(token, "single_word", false)) {
-      return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: the added token '%.50s' is for whole words (single_word), which is not done here",
-                           files->name, content);
+      return fa_llama_fail(
+          FA_ERROR_UNSUPPORTED,
+          "%s: the added token '%.50s' is for whole words (single_word), which is not done here", files->name,
+          content);
     }
     if (there >= 0 ? there != id : v->tokens[id].type != FA_TOKEN_UNUSED) {
-      return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the added token '%.50s' of number %lld is not what the vocabulary says; the file is damaged",
-                           files->name, content, (long long)id);
+      return fa_llama_fail(
+          FA_ERROR_ARGUMENT,
+          "%s: the added token '%.50s' of number %lld is not what the vocabulary says; the file is damaged",
+          files->name, content, (long long)id);
     }
     if (there < 0) (void)fa_vocabulary_put(v, (int32_t)id, copy_name(names, content), FA_TOKEN_NORMAL);
     v->tokens[id].type = control ? FA_TOKEN_CONTROL : FA_TOKEN_USER_DEFINED;
@@ -150,7 +156,8 @@ static bool read_pair(const cJSON *merge, const char **left, size_t *left_length
     *right = space + 1;
     return true;
   }
-  if (!cJSON_IsArray(merge) || !cJSON_IsString(merge->child) || !cJSON_IsString(merge->child->next)) return false;
+  if (!cJSON_IsArray(merge) || !cJSON_IsString(merge->child) || !cJSON_IsString(merge->child->next))
+    return false;
   *left = merge->child->valuestring;
   *left_length = strlen(*left);
   *right = merge->child->next->valuestring;
@@ -180,7 +187,8 @@ static fa_status read_merges(const fa_tokenizer_files *files, const cJSON *merge
         }
       }
       if (result < 0) {
-        status = fa_llama_fail(FA_ERROR_ARGUMENT, "%s: merge %d is not two tokens that make a third; the file is damaged",
+        status = fa_llama_fail(FA_ERROR_ARGUMENT,
+                               "%s: merge %d is not two tokens that make a third; the file is damaged",
                                files->name, rank);
         break;
       }
@@ -211,7 +219,8 @@ fa_status fa_tokenizer_read_vocabulary(const fa_tokenizer_files *files, fa_token
   if (status == FA_OK) status = read_merges(files, cJSON_GetObjectItemCaseSensitive(model, "merges"), v);
   if (status == FA_OK) status = read_added(files, added, tokenizer, &names);
   if (status == FA_OK) {
-    status = fa_vocabulary_spell(v, tokenizer->kind == FA_TOKENIZER_BYTES ? FA_SPELLING_ALPHABET : FA_SPELLING_TEXT);
+    status = fa_vocabulary_spell(
+        v, tokenizer->kind == FA_TOKENIZER_BYTES ? FA_SPELLING_ALPHABET : FA_SPELLING_TEXT);
   }
   if (status != FA_OK) return status;
   if (tokenizer->kind == FA_TOKENIZER_CHARACTERS && !byte_fallback) {
@@ -222,7 +231,8 @@ fa_status fa_tokenizer_read_vocabulary(const fa_tokenizer_files *files, fa_token
   tokenizer->fuse_unknown = fa_json_true(model, "fuse_unk", false);
   tokenizer->whole_tokens = fa_json_true(model, "ignore_merges", false);
   if (unknown[0] && tokenizer->unknown < 0) {
-    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the unk_token '%.50s' is not in the vocabulary", files->name, unknown);
+    return fa_llama_fail(FA_ERROR_ARGUMENT, "%s: the unk_token '%.50s' is not in the vocabulary", files->name,
+                         unknown);
   }
   return FA_OK;
 }

@@ -20,6 +20,7 @@ if [ ${#targets[@]} -eq 0 ]; then
     [ -d "tests/fuzz/corpus/${name#fuzz_}" ] && targets+=("${name#fuzz_}")
   done
 fi
+mkdir -p "$build"
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang-19 -DFA_FUZZ=ON \
   -DFA_SANITIZE=address,undefined -DFA_WITH_CUDA=OFF -DFA_WITH_ASCEND=OFF >"$build.log" 2>&1 || { cat "$build.log" >&2; exit 1; }
 cmake --build "$build" --target "${targets[@]/#/fuzz_}" >"$build.log" 2>&1 || { tail -n 30 "$build.log" >&2; exit 1; }

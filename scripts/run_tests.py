@@ -147,7 +147,7 @@ def run_tests(preset, env):
 def report_volta(preset):
     """What the Volta kernels take, of which no GPU here would tell: registers and spills by ptxas for the true sm_70, bank
     conflicts and shared memory's load by the layout proof. The tests among those just run hold them to their limits."""
-    images = sorted((folder(preset) / "src" / "cuda").glob("*.fatbin"))
+    images = sorted([*(folder(preset) / "src" / "cuda").glob("*.fatbin"), *(folder(preset) / "llama").glob("*.fatbin")])
     counted_by_ptxas = [image for image in images if image.with_name(image.name + ".ptxas.txt").exists()]
     if not images:
         print(f"{preset}: no device code in this build (no nvcc): nothing to report for Volta")
@@ -179,6 +179,16 @@ def run_mutants(env):
         bad = max(bad, 1)
     print(f"mutants: {good} noticed, {bad} not")
     return good, bad
+
+
+def run_fuzzers(env):
+    """Ten minutes for each reader of model files: (without a finding, with one)."""
+    result = subprocess.run([ROOT / "scripts" / "fuzz.sh", "600"], cwd=ROOT, env=env, text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(result.stdout, end="")
+    good = sum(line.endswith("no finding") for line in result.stdout.splitlines())
+    bad = sum("A FINDING" in line for line in result.stdout.splitlines())
+    return good, max(bad, 1) if result.returncode else bad
 
 
 def main():
@@ -216,6 +226,8 @@ def main():
             report_neon(preset)
     if options.long:
         good, bad = run_mutants(env)
+        passed, failed = passed + good, failed + bad
+        good, bad = run_fuzzers(env)
         passed, failed = passed + good, failed + bad
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0

@@ -114,12 +114,21 @@ typedef struct operands {
   float beta;
 } operands;
 
+/* cuBLASLt may load an algorithm's code at its first use, which a capture would not allow. */
+static void exchange_capture_mode(const fa_cuda_engine *engine, CUstreamCaptureMode *mode) {
+  if (engine->is_capturing) (void)fa_cuda_driver_open()->capture_mode(mode);
+}
+
 static cublasStatus_t multiply(const fa_cuda_engine *engine, const known_shape *known, const cublasLtMatmulAlgo_t *algorithm,
                                const operands *o) {
   const float one = 1.0f;
-  return fa_cublaslt_library_open()->multiply(engine->products->handle, engine->products->description, &one, o->w, known->w, o->a,
-                                              known->a, &o->beta, o->y, known->y, o->y, known->y, algorithm, engine->workspace,
-                                              FA_LLAMA_WORKSPACE_BYTES, (cudaStream_t)engine->base.stream);
+  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  exchange_capture_mode(engine, &mode);
+  const cublasStatus_t status = fa_cublaslt_library_open()->multiply(
+      engine->products->handle, engine->products->description, &one, o->w, known->w, o->a, known->a, &o->beta, o->y, known->y, o->y,
+      known->y, algorithm, engine->workspace, FA_LLAMA_WORKSPACE_BYTES, (cudaStream_t)engine->base.stream);
+  exchange_capture_mode(engine, &mode);
+  return status;
 }
 
 /* The median of TIMES, in ms; negative: it does not run. */

@@ -32,6 +32,7 @@
   FIELD(stream_synchronize, "cuStreamSynchronize", (CUstream))                                                     \
   FIELD(capture_begin, "cuStreamBeginCapture_v2", (CUstream, CUstreamCaptureMode))                                 \
   FIELD(capture_end, "cuStreamEndCapture", (CUstream, CUgraph *))                                                  \
+  FIELD(capture_mode, "cuThreadExchangeStreamCaptureMode", (CUstreamCaptureMode *))                                \
   FIELD(graph_instantiate, "cuGraphInstantiateWithFlags", (CUgraphExec *, CUgraph, unsigned long long))            \
   FIELD(graph_launch, "cuGraphLaunch", (CUgraphExec, CUstream))                                                    \
   FIELD(graph_exec_destroy, "cuGraphExecDestroy", (CUgraphExec))                                                   \

@@ -1,4 +1,5 @@
-/* Feeds every file of the folders named to the fuzz target it is linked with: what the fuzzers have found stays found. */
+/* Feeds every file of the folders named to the fuzz target it is linked with: what the fuzzers have found
+ * stays found. */
 #include <dirent.h>
 
 #include "fuzz_target.h"
@@ -11,7 +12,8 @@ static void feed(const char *path) {
   }
   const long size = ftell(file);
   rewind(file);
-  uint8_t *bytes = malloc(size ? (size_t)size : 1); /* of exactly that size, so that reads beyond it are seen */
+  uint8_t *bytes =
+      malloc(size ? (size_t)size : 1); /* of exactly that size, so that reads beyond it are seen */
   if (!bytes || fread(bytes, 1, (size_t)size, file) != (size_t)size) exit(1);
   fclose(file);
   printf("%s\n", path);

@@ -1,4 +1,5 @@
-/* A GGUF file: opened, every tensor's ends touched, the model's shape and the tokenizer read, a text encoded. */
+/* A GGUF file: opened, every tensor's ends touched, the model's shape and the tokenizer read, a text encoded.
+ */
 #include "fuzz_target.h"
 #include "gguf.h"
 #include "model.h"

@@ -1,5 +1,5 @@
-/* What the fuzz targets share. A target is one function of bytes, which libFuzzer calls (FA_FUZZ), or feed_corpus.c with
- * the files of the corpus, in every build. */
+/* What the fuzz targets share. A target is one function of bytes, which libFuzzer calls (FA_FUZZ), or
+ * feed_corpus.c with the files of the corpus, in every build. */
 #ifndef FA_TESTS_FUZZ_TARGET_H
 #define FA_TESTS_FUZZ_TARGET_H
 
@@ -24,12 +24,12 @@ static inline void fuzz_expect_line(fa_status status) {
 }
 
 /* Whether something holds of what was accepted. */
-#define FUZZ_EXPECT(condition)                             \
-  do {                                                     \
-    if (!(condition)) {                                    \
-      fprintf(stderr, "not so: %s\n", #condition);         \
-      abort();                                             \
-    }                                                      \
+#define FUZZ_EXPECT(condition)                     \
+  do {                                             \
+    if (!(condition)) {                            \
+      fprintf(stderr, "not so: %s\n", #condition); \
+      abort();                                     \
+    }                                              \
   } while (0)
 
 /* Everything a tokenizer does with a text. */

@@ -16,8 +16,10 @@ void fuzz_tokenizer(const fa_tokenizer *tokenizer, const char *text, size_t leng
   }
   fa_token_list list = FA_TOKEN_LIST_INIT;
   fuzz_expect_line(fa_tokenizer_encode_chat(tokenizer, NULL, "Hello!", &list));
-  const fa_chat_message messages[] = {
-      {"system", "Be brief.\n"}, {"user", "\xff <|im_end|>\n"}, {"assistant", " <think></think>\nx "}, {"user", " "}};
+  const fa_chat_message messages[] = {{"system", "Be brief.\n"},
+                                      {"user", "\xff <|im_end|>\n"},
+                                      {"assistant", " <think></think>\nx "},
+                                      {"user", " "}};
   fuzz_expect_line(fa_tokenizer_encode_messages(tokenizer, messages, 4, &list));
   fuzz_expect_line(fa_tokenizer_encode_messages(tokenizer, messages + 1, 3, &list));
   fa_token_list_free(&list);

@@ -1,5 +1,6 @@
-/* tokenizer.json and a text to encode: four parts with a NUL between, which JSON does not hold: tokenizer.json, then
- * tokenizer_config.json, generation_config.json, and the text. All but the first may be missing. */
+/* tokenizer.json and a text to encode: four parts with a NUL between, which JSON does not hold:
+ * tokenizer.json, then tokenizer_config.json, generation_config.json, and the text. All but the first may be
+ * missing. */
 #include "fuzz_target.h"
 #include "json_file.h"
 #include "tokenizer_json.h"

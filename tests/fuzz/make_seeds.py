@@ -166,9 +166,30 @@ def chats():
         {"bos_token": "<s>", "eos_token": "</s>", "chat_template": template}).encode() for name, template in templates.items()}
 
 
+def configs():
+    plain = {"num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128, "vocab_size": 300, "max_position_embeddings": 512,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu"}
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+              "original_max_position_embeddings": 8192}
+    files = {
+        "llama": {"model_type": "llama", "tie_word_embeddings": True, "eos_token_id": [1, 2], **plain},
+        "llama31": {"model_type": "llama", "rope_scaling": llama3, **plain},
+        "linear": {"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}, "attention_bias": True, **plain},
+        "mistral": {"model_type": "mistral", "sliding_window": 128, "head_dim": 16, **plain},
+        "qwen2": {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 128, **plain},
+        "qwen3": {"model_type": "qwen3", "head_dim": 32, "partial_rotary_factor": 0.5, **plain},
+        "gemma3": {"model_type": "gemma3_text", **plain, "hidden_act": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16, "sliding_window": 32,
+                   "rope_local_base_freq": 10000.0, "layer_types": ["sliding_attention"] * 3 + ["full_attention"]},
+        "gemma3_parameters": {"model_type": "gemma3_text", **plain, "hidden_act": None, "sliding_window": 32, "sliding_window_pattern": 2,
+                              "rope_parameters": {"full_attention": {"rope_theta": 1e6, "rope_type": "default"},
+                                                  "sliding_attention": {"rope_theta": 1e4}}},
+    }
+    return {name: json.dumps(file).encode() for name, file in files.items()}
+
+
 def main():
     for folder, files in (("gguf", ggufs()), ("safetensors", safetensor_files()), ("tokenizer_json", tokenizers()),
-                          ("tokenizer_json", {"chat_" + n: d for n, d in chats().items()})):
+                          ("config_json", configs()), ("tokenizer_json", {"chat_" + n: d for n, d in chats().items()})):
         for name, data in files.items():
             path = HERE / "corpus" / folder / f"seed_{name}"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-/* The texts the tokenizers are tried on, those of goldens/tokenizer_smollm.bin, and what a golden file says of one. */
+/* The texts the tokenizers are tried on, those of goldens/tokenizer_smollm.bin, and what a golden file says
+ * of one. */
 #ifndef FA_TESTS_GOLDEN_TEXTS_H
 #define FA_TESTS_GOLDEN_TEXTS_H
 

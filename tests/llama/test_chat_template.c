@@ -1,4 +1,5 @@
-/* Conversations as tokens: the tokens of what the models' own templates render (goldens/make_chat_golden.py). */
+/* Conversations as tokens: the tokens of what the models' own templates render (goldens/make_chat_golden.py).
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,12 +15,12 @@
 
 enum { MAX_MESSAGES = 16 };
 
-/* A small tokenizer with the template, and with the control tokens of all families, markers of Mistral's where the
- * vocabulary is of bytes (as in Nemo's). */
+/* A small tokenizer with the template, and with the control tokens of all families, markers of Mistral's
+ * where the vocabulary is of bytes (as in Nemo's). */
 static fa_tokenizer *make(const cJSON *family) {
-  static const char *const names[] = {"<|im_start|>",   "<|im_end|>",      "<|start_header_id|>", "<|end_header_id|>",
-                                      "<|eot_id|>",     "<start_of_turn>", "<end_of_turn>",       "[INST]",
-                                      "[/INST]"};
+  static const char *const names[] = {"<|im_start|>",      "<|im_end|>", "<|start_header_id|>",
+                                      "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>",
+                                      "<end_of_turn>",     "[INST]",     "[/INST]"};
   char path[200];
   cJSON *base, *settings = cJSON_CreateObject();
   fa_tokenizer *tokenizer;
@@ -45,7 +46,8 @@ static fa_tokenizer *make(const cJSON *family) {
   return tokenizer;
 }
 
-static void assert_conversation(const fa_tokenizer *tokenizer, const char *name, int number, const cJSON *conversation) {
+static void assert_conversation(const fa_tokenizer *tokenizer, const char *name, int number,
+                                const cJSON *conversation) {
   const cJSON *message, *rendered = cJSON_GetObjectItemCaseSensitive(conversation, "rendered");
   fa_chat_message messages[MAX_MESSAGES];
   fa_token_list chat = FA_TOKEN_LIST_INIT, plain = FA_TOKEN_LIST_INIT;
@@ -61,8 +63,8 @@ static void assert_conversation(const fa_tokenizer *tokenizer, const char *name,
     return;
   }
   if (status != FA_OK) fail_msg("%s, conversation %d: %s", name, number, fa_llama_last_error());
-  assert_int_equal(fa_tokenizer_encode(tokenizer, rendered->valuestring, strlen(rendered->valuestring), FA_ENCODE_SPECIAL,
-                                       &plain),
+  assert_int_equal(fa_tokenizer_encode(tokenizer, rendered->valuestring, strlen(rendered->valuestring),
+                                       FA_ENCODE_SPECIAL, &plain),
                    FA_OK);
   bool same = chat.count == plain.count;
   for (int64_t i = 0; same && i < chat.count; i++) same = chat.ids[i] == plain.ids[i];
@@ -83,7 +85,8 @@ static void test_templates(void **state) {
   cJSON *families;
   const cJSON *family, *conversation;
   int tried = 0;
-  if (fa_json_read_file(GOLDENS "chat.json", 1 << 20, &families) != FA_OK) fail_msg("%s", fa_llama_last_error());
+  if (fa_json_read_file(GOLDENS "chat.json", 1 << 20, &families) != FA_OK)
+    fail_msg("%s", fa_llama_last_error());
   cJSON_ArrayForEach(family, families) {
     fa_tokenizer *tokenizer = make(family);
     int number = 0;
@@ -106,8 +109,8 @@ static cJSON *family_named(cJSON *families, const char *name) {
   return NULL;
 }
 
-static void assert_line(const fa_tokenizer *tokenizer, const fa_chat_message *messages, int64_t count, fa_status expected,
-                        const char *line) {
+static void assert_line(const fa_tokenizer *tokenizer, const fa_chat_message *messages, int64_t count,
+                        fa_status expected, const char *line) {
   fa_token_list list = FA_TOKEN_LIST_INIT;
   assert_int_equal(fa_tokenizer_encode_messages(tokenizer, messages, count, &list), expected);
   if (!strstr(fa_llama_last_error(), line)) fail_msg("'%s' does not say '%s'", fa_llama_last_error(), line);
@@ -118,13 +121,18 @@ static void test_refused(void **state) {
   (void)state;
   cJSON *families;
   assert_int_equal(fa_json_read_file(GOLDENS "chat.json", 1 << 20, &families), FA_OK);
-  fa_tokenizer *chatml = make(family_named(families, "SmolLM2")), *gemma = make(family_named(families, "Gemma 2"));
-  const fa_chat_message user = {"user", "a"}, system = {"system", "b"}, assistant = {"assistant", "c"}, tool = {"tool", "d"};
+  fa_tokenizer *chatml = make(family_named(families, "SmolLM2")),
+               *gemma = make(family_named(families, "Gemma 2"));
+  const fa_chat_message user = {"user", "a"}, system = {"system", "b"}, assistant = {"assistant", "c"},
+                        tool = {"tool", "d"};
   assert_line(chatml, NULL, 0, FA_ERROR_ARGUMENT, "ends with a message of the user's");
-  assert_line(chatml, (const fa_chat_message[]){user, assistant}, 2, FA_ERROR_ARGUMENT, "ends with a message");
-  assert_line(chatml, (const fa_chat_message[]){tool, user}, 2, FA_ERROR_ARGUMENT, "message 0 has the role 'tool'");
+  assert_line(chatml, (const fa_chat_message[]){user, assistant}, 2, FA_ERROR_ARGUMENT,
+              "ends with a message");
+  assert_line(chatml, (const fa_chat_message[]){tool, user}, 2, FA_ERROR_ARGUMENT,
+              "message 0 has the role 'tool'");
   assert_line(gemma, (const fa_chat_message[]){user, user}, 2, FA_ERROR_ARGUMENT, "take turns");
-  assert_line(gemma, (const fa_chat_message[]){system, user}, 2, FA_ERROR_UNSUPPORTED, "takes no system message");
+  assert_line(gemma, (const fa_chat_message[]){system, user}, 2, FA_ERROR_UNSUPPORTED,
+              "takes no system message");
   assert_line(gemma, (const fa_chat_message[]){system, system, user}, 3, FA_ERROR_ARGUMENT, "take turns");
   /* A message can not end itself. */
   fa_token_list list = FA_TOKEN_LIST_INIT;

@@ -140,11 +140,11 @@ static void test_shares(void **state) {
   assert_true(logits && settings && tokens);
   for (int r = 0; r < DRAWS; ++r) {
     for (int i = 0; i < N; ++i) logits[r * N + i] = logf(probabilities[i]);
-    settings[r] = row_of(1.0f, 0, 1.0f, 0.0f, 1.0f, ((float)r + 0.5f) / DRAWS);
+    settings[r] = row_of(1.0f, 0, 1.0f, 0.0f, 1.0f, ((float)r + 0.5f) / (float)DRAWS);
   }
   sample_on_device(engine, DRAWS, N, logits, settings, NULL, tokens);
   for (int r = 0; r < DRAWS; ++r) counts[tokens[r]]++;
-  for (int i = 0; i < N; ++i) assert_true(abs(counts[i] - (int)lroundf(probabilities[i] * DRAWS)) <= 1);
+  for (int i = 0; i < N; ++i) assert_true(abs(counts[i] - (int)lroundf(probabilities[i] * (float)DRAWS)) <= 1);
   free(logits), free(settings), free(tokens);
   ops->close(engine);
 }

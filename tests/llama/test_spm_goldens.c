@@ -1,5 +1,5 @@
-/* SentencePiece-style tokenizers out of GGUF files, token for token what Google's sentencepiece makes of the same texts
- * (goldens/make_spm_golden.py), and back again. */
+/* SentencePiece-style tokenizers out of GGUF files, token for token what Google's sentencepiece makes of the
+ * same texts (goldens/make_spm_golden.py), and back again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -56,7 +56,8 @@ static int close_fixture(void **state) {
 static void assert_tokens(const fixture *f, int which, const char *name) {
   if (!f->tokenizer[which]) skip();
   for (uint32_t i = 0; i < f->count; i++) {
-    assert_golden_tokens(f->tokenizer[which], f->texts[i], FA_ENCODE_PLAIN, f->summaries + 16 * i + 8 * which, name);
+    assert_golden_tokens(f->tokenizer[which], f->texts[i], FA_ENCODE_PLAIN, f->summaries + 16 * i + 8 * which,
+                         name);
   }
 }
 
@@ -91,7 +92,8 @@ static void test_round_trip(void **state) {
   }
 }
 
-static void assert_ids(const fa_tokenizer *tokenizer, const char *text, unsigned how, const int32_t *ids, int64_t count) {
+static void assert_ids(const fa_tokenizer *tokenizer, const char *text, unsigned how, const int32_t *ids,
+                       int64_t count) {
   fa_token_list list = FA_TOKEN_LIST_INIT;
   assert_int_equal(fa_tokenizer_encode(tokenizer, text, strlen(text), how, &list), FA_OK);
   assert_int_equal(list.count, count);
@@ -99,12 +101,16 @@ static void assert_ids(const fa_tokenizer *tokenizer, const char *text, unsigned
   fa_token_list_free(&list);
 }
 
-/* Control tokens by name only where they are asked for; user-defined ones always; bos where the file wants it. */
+/* Control tokens by name only where they are asked for; user-defined ones always; bos where the file wants
+ * it. */
 static void test_special(void **state) {
   const fixture *f = *state;
   const fa_tokenizer *tiny = f->tokenizer[0], *gemma = f->tokenizer[1];
   const int32_t space = fa_vocabulary_id(&tiny->vocabulary, "\xe2\x96\x81", 3);
-  const int32_t a = fa_vocabulary_id(&tiny->vocabulary, "\xe2\x96\x81""a", 4);
+  const int32_t a = fa_vocabulary_id(&tiny->vocabulary,
+                                     "\xe2\x96\x81"
+                                     "a",
+                                     4);
   assert_true(space >= 0 && a >= 0);
   assert_ids(tiny, "", FA_ENCODE_BOS, (const int32_t[]){1}, 1);
   assert_ids(tiny, "a", FA_ENCODE_BOS | FA_ENCODE_EOS, (const int32_t[]){1, a}, 2);
@@ -124,12 +130,45 @@ static void test_special(void **state) {
   fa_token_list_free(&list);
 }
 
+/* The small vocabulary with its scores damaged. */
+static void test_damaged_scores(void **state) {
+  (void)state;
+  static const char key[] = "tokenizer.ggml.scores";
+  static const struct {
+    size_t at; /* behind the key: u32 ARRAY, u32 type, u64 count, floats */
+    uint32_t value;
+    const char *line;
+  } cases[] = {{16, 0x7fc00000, "the score of token 0 is not a number"},
+               {4, FA_GGUF_INT32, "an array of INT32; it must be one of FLOAT32"},
+               {UINT32_MAX, 0, "'tokenizer.ggml.scores' is missing"}};
+  size_t size, place = 0;
+  unsigned char *file = golden_file("tests/llama/goldens/spm_tiny.gguf", &size);
+  while (memcmp(file + place, key, sizeof key - 1) != 0) place++;
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    fa_gguf *gguf;
+    fa_tokenizer *tokenizer;
+    unsigned char *copy = malloc(size);
+    assert_non_null(copy);
+    memcpy(copy, file, size);
+    if (cases[i].at == UINT32_MAX)
+      copy[place]++;
+    else
+      memcpy(copy + place + sizeof key - 1 + cases[i].at, &cases[i].value, 4);
+    assert_int_equal(fa_gguf_open_memory(copy, size, "damaged.gguf", &gguf), FA_OK);
+    assert_int_equal(fa_tokenizer_create(gguf, &tokenizer), FA_ERROR_ARGUMENT);
+    if (!strstr(fa_llama_last_error(), cases[i].line))
+      fail_msg("'%s' does not say '%s'", fa_llama_last_error(), cases[i].line);
+    fa_gguf_close(gguf);
+    free(copy);
+  }
+  free(file);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_tiny),
-      cmocka_unit_test(test_gemma),
-      cmocka_unit_test(test_round_trip),
-      cmocka_unit_test(test_special),
+      cmocka_unit_test(test_tiny),           cmocka_unit_test(test_gemma),
+      cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_special),
+      cmocka_unit_test(test_damaged_scores),
   };
   return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }

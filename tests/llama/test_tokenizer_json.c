@@ -15,9 +15,9 @@
 
 #define GOLDENS "tests/llama/goldens/"
 
-static const char *const names[] = {"json_gpt2",   "json_smollm",    "json_llama3", "json_qwen2",
-                                    "json_splits", "json_removed",   "json_llama2", "json_mistral",
-                                    "json_metaspace", "json_gemma",  "json_unknown"};
+static const char *const names[] = {"json_gpt2",      "json_smollm",  "json_llama3", "json_qwen2",
+                                    "json_splits",    "json_removed", "json_llama2", "json_mistral",
+                                    "json_metaspace", "json_gemma",   "json_unknown"};
 enum { TOKENIZERS = sizeof names / sizeof names[0] };
 
 /* NULL where this build lacks what the tokenizer needs, and says so. */
@@ -52,9 +52,10 @@ static void test_tokens(void **state) {
         fail_msg("%s: %s", names[k], fa_llama_last_error());
       if (golden_hash(&list) != golden_u32(at)) {
         for (int64_t n = 0; n < list.count && n < 64; n++) fprintf(stderr, " %d", list.ids[n]);
-        fail_msg("%s: the tokens of text %u, '%.*s' (%zu bytes; above the first of %lld), are not the reference's", names[k], i,
-                 texts[i].length < 200 ? (int)texts[i].length : 200, texts[i].bytes, texts[i].length,
-                 (long long)list.count);
+        fail_msg(
+            "%s: the tokens of text %u, '%.*s' (%zu bytes; above the first of %lld), are not the reference's",
+            names[k], i, texts[i].length < 200 ? (int)texts[i].length : 200, texts[i].bytes, texts[i].length,
+            (long long)list.count);
       }
       fa_token_list_free(&list);
     }
@@ -79,7 +80,8 @@ static void test_tokens(void **state) {
   free(smollm);
 }
 
-/* Plain text never makes a control token, and its pieces are the text again where nothing is changed or dropped. */
+/* Plain text never makes a control token, and its pieces are the text again where nothing is changed or
+ * dropped. */
 static void test_round_trip(void **state) {
   (void)state;
   static const char *const whole[] = {"json_smollm", "json_llama3", "json_mistral", "json_gemma"};
@@ -158,32 +160,45 @@ static void test_refused(void **state) {
   (void)state;
   static const char *const cases[][2] = {
       {"{\"normalizer\": {\"type\": \"BertNormalizer\"}}", "a normalizer of type 'BertNormalizer'"},
-      {"{\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \" +\"}, \"content\": \"_\"}}", "than a string"},
+      {"{\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \" +\"}, \"content\": \"_\"}}",
+       "than a string"},
       {"{\"pre_tokenizer\": {\"type\": \"Whitespace\"}}", "a pre_tokenizer of type 'Whitespace'"},
-      {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\w+\"}, \"behavior\": \"Isolated\"}}",
+      {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\w+\"}, \"behavior\": "
+       "\"Isolated\"}}",
        "(from '\\w+' on)"},
-      {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a\"}, \"behavior\": \"Isolated\"}}",
+      {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a\"}, \"behavior\": "
+       "\"Isolated\"}}",
        "does not compile"},
-      {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"MergedWithNext\"}}",
+      {"{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": "
+       "\"MergedWithNext\"}}",
        "a Split of behaviour 'MergedWithNext'"},
-      {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}}",
+      {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": "
+       "\"ByteLevel\"}]}}",
        "a space before each piece"},
-      {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}}",
+      {"{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, "
+       "{\"type\": \"Digits\"}]}}",
        "behind ByteLevel"},
       {"{\"post_processor\": {\"type\": \"BertProcessing\"}}", "a post_processor of type 'BertProcessing'"},
-      {"{\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"[CLS]\"}}]}}", "'[CLS]'"},
+      {"{\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
+       "\"[CLS]\"}}]}}",
+       "'[CLS]'"},
       {"{\"model\": {\"type\": \"Unigram\", \"vocab\": []}}", "a model of type 'Unigram'"},
       {"{\"model\": 3}", "no \"model\""},
       {"{\"model\": {\"type\": \"BPE\"}}", "no \"vocab\""},
       {"{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}, \"added_tokens\": []}", "no \"merges\""},
-      {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}, \"added_tokens\": []}", "two tokens have the number 0"},
-      {"{\"model\": {\"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []}, \"added_tokens\": []}", "'a' is there twice"},
+      {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}, \"added_tokens\": []}",
+       "two tokens have the number 0"},
+      {"{\"model\": {\"vocab\": {\"a\": 0, \"a\": 1}, \"merges\": []}, \"added_tokens\": []}",
+       "'a' is there twice"},
       {"{\"model\": {\"vocab\": {\"a\": -1}, \"merges\": []}}", "has no number"},
       {"{\"model\": {\"vocab\": {\"a\": 0.5}, \"merges\": []}}", "has no number"},
       {"{\"model\": {\"vocab\": {\"a\": 1e300}, \"merges\": []}}", "has no number"},
-      {"{\"model\": {\"vocab\": {\"a\": 16000000}, \"merges\": []}, \"added_tokens\": []}", "numbers up to 16000000"},
-      {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"a b\"]}, \"added_tokens\": []}", "merge 0 is not"},
-      {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [[\"a\"]]}, \"added_tokens\": []}", "merge 0 is not"},
+      {"{\"model\": {\"vocab\": {\"a\": 16000000}, \"merges\": []}, \"added_tokens\": []}",
+       "numbers up to 16000000"},
+      {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"a b\"]}, \"added_tokens\": []}",
+       "merge 0 is not"},
+      {"{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [[\"a\"]]}, \"added_tokens\": []}",
+       "merge 0 is not"},
       {"{\"model.dropout\": 0.1}", "dropout is 0.1"},
       {"{\"model.unk_token\": \"?unk\"}", "unk_token '?unk'"},
       {"{\"model.end_of_word_suffix\": \"</w>\"}", "end_of_word_suffix is '</w>'"},
@@ -198,8 +213,10 @@ static void test_settings(void **state) {
   (void)state;
   fa_tokenizer *tokenizer;
   const variant all = {
-      .settings = "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"</s>\", \"add_bos_token\": true,"
-                  " \"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": \"y\"}]}",
+      .settings =
+          "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"</s>\", \"add_bos_token\": true,"
+          " \"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, {\"name\": \"default\", "
+          "\"template\": \"y\"}]}",
       .generation = "{\"eos_token_id\": [421, 5]}",
       .model = "{\"eos_token_id\": 6}"};
   if (open_variant(all, &tokenizer) != FA_OK) fail_msg("%s", fa_llama_last_error());
@@ -220,7 +237,32 @@ static void test_settings(void **state) {
   assert_true(tokenizer->add_bos);
   assert_int_equal(tokenizer->bos, fa_vocabulary_id(&tokenizer->vocabulary, "<s>", 3));
   fa_tokenizer_free(tokenizer);
-  assert_int_equal(open_variant((variant){.generation = "{\"eos_token_id\": [\"x\"]}"}, &tokenizer), FA_ERROR_ARGUMENT);
+  assert_int_equal(open_variant((variant){.generation = "{\"eos_token_id\": [\"x\"]}"}, &tokenizer),
+                   FA_ERROR_ARGUMENT);
+}
+
+/* Runs of a megabyte, over which some expressions walk back. */
+static void test_long_runs(void **state) {
+  (void)state;
+  enum { LENGTH = 1 << 20 };
+  static const char runs[] = {' ', '\n', 'x', '1', '!'};
+  char *text = malloc(LENGTH);
+  assert_non_null(text);
+  static const char *const cutting[] = {"json_llama3", "json_splits"};
+  for (int k = 0; k < 2; k++) {
+    fa_tokenizer *tokenizer = open_named(cutting[k]);
+    for (size_t i = 0; tokenizer && i < sizeof runs; i++) {
+      fa_token_list list = FA_TOKEN_LIST_INIT;
+      memset(text, runs[i], LENGTH);
+      text[LENGTH - 1] = 'a';
+      if (fa_tokenizer_encode(tokenizer, text, LENGTH, FA_ENCODE_SPECIAL, &list) != FA_OK)
+        fail_msg("%s: %s", cutting[k], fa_llama_last_error());
+      assert_true(list.count > 0);
+      fa_token_list_free(&list);
+    }
+    fa_tokenizer_free(tokenizer);
+  }
+  free(text);
 }
 
 static void assert_parse_refused(const char *text, size_t length, const char *line) {
@@ -263,8 +305,8 @@ static void test_json(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_tokens),  cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refused),
-      cmocka_unit_test(test_settings), cmocka_unit_test(test_json),
+      cmocka_unit_test(test_tokens),   cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_settings), cmocka_unit_test(test_json),       cmocka_unit_test(test_long_runs),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
