@@ -1,13 +1,13 @@
 /* Products on quantised weights, which stay in memory as the file has them.
  *
- * Few rows (decoding): each row of activations is rounded to 8 bits in blocks, as ggml does it, and multiplied with the
- * weights' blocks by its dot products (scripts/fetch_ggml.sh says why ggml); output rows are shared among the threads in
- * one parallel region a product, with whatever follows the product in it. Bound: reading the weights, or 2 ns a block of
- * 32 a thread (Q4_1 on Zen 4).
+ * Few rows (decoding): each row of activations is rounded to 8 bits in blocks, as ggml does it, and
+ * multiplied with the weights' blocks by its dot products (scripts/fetch_ggml.sh says why ggml); output rows
+ * are shared among the threads in one parallel region a product, with whatever follows the product in it.
+ * Bound: reading the weights, or 2 ns a block of 32 a thread (Q4_1 on Zen 4).
  *
- * Many rows (prompts): a slab of weights at a time is unpacked to oneDNN's operands, on all threads, and multiplied where
- * it lies. Unpacking takes 0.2 to 0.7 ns an element a thread, what 20 to 80 rows of the bf16 product take. Bound: the
- * product's arithmetic. Numbers: docs/performance.md. */
+ * Many rows (prompts), and any number in fp32: a slab of weights at a time is unpacked to oneDNN's operands, on all threads, and
+ * multiplied where it lies. Unpacking takes 0.2 to 0.7 ns an element a thread, what 20 to 80 rows of the bf16
+ * product take. Bound: the product's arithmetic. Numbers: docs/performance.md. */
 #include <omp.h>
 
 #include "dequantize.h"
@@ -15,7 +15,8 @@
 #include "matrix_cpu.h"
 #include "row_operators.h"
 
-/* Up to here dot products are faster than unpacking. */
+/* Up to here dot products are faster than unpacking. Who asks for fp32 gets products of fp32 at any number of
+ * rows. */
 enum { FEW_ROWS = 8 };
 
 /* Of unpacked weights: stays in the last cache beside the operands. */
@@ -204,15 +205,19 @@ static fa_status many_rows_gated(fa_cpu_engine *engine, const fa_matrix *gated, 
 
 /* ------------------------------------------------------------------------- either */
 
+static bool few(const fa_cpu_engine *engine, int64_t rows) {
+  return rows <= FEW_ROWS && engine->base.dtype != FA_FLOAT32;
+}
+
 fa_status fa_quantised_product(fa_cpu_engine *engine, const fa_matrix *matrix, fa_epilogue epilogue,
                                int64_t rows, const void *a, float *y) {
-  if (rows <= FEW_ROWS) return few_rows(engine, matrix, epilogue, rows, a, y);
+  if (few(engine, rows)) return few_rows(engine, matrix, epilogue, rows, a, y);
   return many_rows(engine, matrix, epilogue, rows, a, y);
 }
 
 fa_status fa_quantised_gated_product(fa_cpu_engine *engine, const fa_matrix *gated, fa_activation activation,
                                      int64_t rows, const void *a, float *scratch, void *y) {
-  if (rows <= FEW_ROWS) return few_rows_gated(engine, gated, activation, rows, a, y);
+  if (few(engine, rows)) return few_rows_gated(engine, gated, activation, rows, a, y);
   if (engine->operand == engine->base.dtype) {
     return many_rows_gated(engine, gated, activation, rows, a, scratch, y);
   }
