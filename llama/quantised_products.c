@@ -5,9 +5,9 @@
  * are shared among the threads in one parallel region a product, with whatever follows the product in it.
  * Bound: reading the weights, or 2 ns a block of 32 a thread (Q4_1 on Zen 4).
  *
- * Many rows (prompts), and any number in fp32: a slab of weights at a time is unpacked to oneDNN's operands, on all threads, and
- * multiplied where it lies. Unpacking takes 0.2 to 0.7 ns an element a thread, what 20 to 80 rows of the bf16
- * product take. Bound: the product's arithmetic. Numbers: docs/performance.md. */
+ * Many rows (prompts), and any number in fp32: a slab of weights at a time is unpacked to oneDNN's operands,
+ * on all threads, and multiplied where it lies. Unpacking takes 0.2 to 0.7 ns an element a thread, what 20 to
+ * 80 rows of the bf16 product take. Bound: the product's arithmetic. Numbers: docs/performance.md. */
 #include <omp.h>
 
 #include "dequantize.h"
