@@ -184,7 +184,8 @@ fa_status fa_cuda_engine_open(fa_context *context, fa_dtype dtype, fa_engine **e
     return fa_llama_fail(FA_ERROR_UNSUPPORTED, "type %d cannot be a model's; use f32, f16 or bf16", (int)dtype);
   fa_cuda_engine *made = calloc(1, sizeof *made);
   if (!made) return fa_llama_out_of_memory("the engine");
-  made->base = (fa_engine){.operators = &fa_cuda_operators, .context = context, .dtype = dtype, .block_rows = BLOCK_ROWS};
+  made->base = (fa_engine){.operators = &fa_cuda_operators, .context = context, .dtype = dtype, .block_rows = BLOCK_ROWS,
+                           .few_rows = FA_LLAMA_FEW_ROWS};
   const fa_status status = set_up(made);
   if (status == FA_OK)
     *engine = &made->base;

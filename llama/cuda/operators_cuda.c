@@ -36,15 +36,16 @@ static fa_status pick_rows(fa_engine *base, int64_t count, int64_t width, const 
 }
 
 static fa_status norm_rows(fa_engine *base, fa_llama_kernel kernel, int64_t rows, int64_t width, const void *from,
-                           const float *weight, float epsilon, void *to) {
+                           const float *added, const float *weight, float epsilon, void *to) {
   fa_cuda_engine *engine = fa_cuda_engine_of(base);
-  const void *const pointers[] = {from, weight, to};
+  const void *const pointers[] = {from, added, weight, to};
   fa_norm_params params;
   if (rows == 0) return FA_OK;
   memset(&params, 0, sizeof params);
   params.rows = rows;
   params.width = width;
   params.from = from;
+  params.added = added;
   params.weight = weight;
   params.to = to;
   params.epsilon = epsilon;
@@ -55,12 +56,17 @@ static fa_status norm_rows(fa_engine *base, fa_llama_kernel kernel, int64_t rows
 }
 
 static fa_status norm(fa_engine *base, int64_t rows, int64_t width, const float *x, const float *weight, float epsilon, void *y) {
-  return norm_rows(base, FA_LLAMA_NORM, rows, width, x, weight, epsilon, y);
+  return norm_rows(base, FA_LLAMA_NORM, rows, width, x, NULL, weight, epsilon, y);
+}
+
+static fa_status add_norm(fa_engine *base, int64_t rows, int64_t width, const float *t, const float *weight, float epsilon,
+                          float *x, void *y) {
+  return norm_rows(base, FA_LLAMA_NORM, rows, width, x, t, weight, epsilon, y);
 }
 
 static fa_status norm_add(fa_engine *base, int64_t rows, int64_t width, const void *t, const float *weight, float epsilon,
                           float *x) {
-  return norm_rows(base, FA_LLAMA_NORM_ADD, rows, width, t, weight, epsilon, x);
+  return norm_rows(base, FA_LLAMA_NORM_ADD, rows, width, t, NULL, weight, epsilon, x);
 }
 
 static fa_status gated_product(fa_engine *base, const fa_matrix *gated, bool has_gate, fa_activation activation, int64_t rows,
@@ -165,6 +171,7 @@ const fa_operators fa_cuda_operators = {.device = "cuda",
                                         .matrix_bytes = fa_cuda_matrix_bytes,
                                         .embed = embed,
                                         .norm = norm,
+                                        .add_norm = add_norm,
                                         .norm_add = norm_add,
                                         .product = fa_cuda_product,
                                         .gated_product = gated_product,

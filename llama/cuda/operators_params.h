@@ -20,6 +20,7 @@ typedef struct fa_embed_params {
 typedef struct fa_norm_params {
   int64_t rows, width;
   const void *from; /* norm: fp32; norm_add: dtype */
+  const float *added; /* norm: added to `from` first, which keeps the sum; NULL: nothing */
   const float *weight;
   void *to; /* norm: dtype, written; norm_add: fp32, added to */
   float epsilon;

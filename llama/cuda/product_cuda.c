@@ -17,8 +17,7 @@
 
 enum {
   SHAPES = 256,   /* kept */
-  FEW_ROWS = 16,  /* up to here algorithms are timed */
-  NAMED = 16,     /* algorithms timed */
+  NAMED = 32,     /* algorithms timed */
   TIMES = 4,      /* each */
   COLD_BYTES = 128 << 20, /* written between timings: more than any L2 cache holds */
   LEAST_ALIGNMENT = 256
@@ -200,7 +199,7 @@ static fa_status choose(fa_cuda_engine *engine, known_shape *known, const operan
   if (status == CUBLAS_STATUS_SUCCESS && !known->y) status = lt->layout_create(&known->y, written, outputs, rows, key->outputs);
   for (size_t n = 0; n < sizeof alignments / sizeof *alignments && status == CUBLAS_STATUS_SUCCESS; ++n)
     status = lt->preference_set(p->preference, alignments[n].which, &alignments[n].bytes, sizeof alignments[n].bytes);
-  const int times = key->rows <= FEW_ROWS && !engine->is_capturing;
+  const int times = key->rows <= FA_LLAMA_FEW_ROWS && !engine->is_capturing;
   if (status == CUBLAS_STATUS_SUCCESS)
     status = lt->heuristic(p->handle, p->description, known->w, known->a, known->y, known->y, p->preference, times ? NAMED : 1, named,
                            &found);
@@ -246,7 +245,7 @@ fa_status fa_cuda_product(fa_engine *base, const fa_matrix *matrix, fa_epilogue 
   fa_status status = fa_llama_cuda_enter(engine);
   if (status != FA_OK) return status;
   known_shape *known = place_of(engine->products, &key);
-  if (!known->w || (rows <= FEW_ROWS && !known->is_timed && !engine->is_capturing)) {
+  if (!known->w || (rows <= FA_LLAMA_FEW_ROWS && !known->is_timed && !engine->is_capturing)) {
     status = choose(engine, known, &o);
     if (status != FA_OK) forget(known);
   }
