@@ -13,6 +13,7 @@ typedef enum fa_llama_kernel {
   FA_LLAMA_NORM_ADD,
   FA_LLAMA_GATE,
   FA_LLAMA_PLACE,
+  FA_LLAMA_PLACE_ROWS,
   FA_LLAMA_RANDOM,
   FA_LLAMA_SAMPLE,
   FA_LLAMA_KERNELS /* how many */

@@ -125,6 +125,7 @@ static fa_status find_kernels(fa_cuda_engine *engine) {
                                 [FA_LLAMA_NORM_ADD] = {"norm_llama", "norm_add", typed},
                                 [FA_LLAMA_GATE] = {"gate_llama", "gate", typed},
                                 [FA_LLAMA_PLACE] = {"place_heads_llama", "place_heads", typed},
+                                [FA_LLAMA_PLACE_ROWS] = {"place_rows_llama", "place_rows", typed},
                                 [FA_LLAMA_RANDOM] = {"random_llama", "random_normal", typed},
                                 [FA_LLAMA_SAMPLE] = {"sample_llama", "sample_rows", ""}};
   for (int n = 0; n < FA_LLAMA_KERNELS; ++n) {

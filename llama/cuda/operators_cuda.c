@@ -7,7 +7,16 @@
 #include "cuda/operators_params.h"
 #include "llama_error.h"
 
-enum { EIGHT = 8, COLUMNS = 256 * EIGHT /* of a block */, MOST_ROWS = 65535 /* of a grid */, PLACE_THREADS = 128 };
+enum {
+  EIGHT = 8,
+  COLUMNS = 256 * EIGHT,        /* of a block */
+  EMBED_COLUMNS = 256 * 4 * 4,  /* of a block of embed_llama.cu */
+  MOST_ROWS = 65535,            /* of a grid */
+  PLACE_THREADS = 128,          /* place_heads_llama.cu */
+  PLACE_ROW_THREADS = 256,      /* place_rows_llama.cu */
+  PLACE_ROW_CHUNK = 16,         /* elements of a head that one of its lanes has */
+  PLACE_ROW_DIM = 32 * PLACE_ROW_CHUNK
+};
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -19,8 +28,8 @@ static fa_status copy_rows(fa_engine *base, fa_llama_kernel kernel, const fa_emb
   const void *const pointers[] = {params.table, params.y};
   params.aligned = params.width % EIGHT == 0 && fa_llama_cuda_aligned(pointers, COUNT(pointers));
   if (params.rows == 0) return FA_OK;
-  return fa_llama_cuda_start(fa_cuda_engine_of(base), kernel, ceil_div(params.width, COLUMNS), least(params.rows, MOST_ROWS), 256,
-                             0, &params);
+  return fa_llama_cuda_start(fa_cuda_engine_of(base), kernel, ceil_div(params.width, EMBED_COLUMNS),
+                             least(params.rows, MOST_ROWS), 256, 0, &params);
 }
 
 static fa_status embed(fa_engine *base, const fa_matrix *table, int64_t rows, const int32_t *tokens, float scale, float *x) {
@@ -105,11 +114,17 @@ static fa_status check_placement(const fa_head_placement *p) {
   return FA_OK;
 }
 
+/* Whether place_rows_llama.cu takes it; place_heads_llama.cu takes all. */
+static bool is_in_chunks(const fa_head_placement *p, bool is_aligned) {
+  return is_aligned && p->head_dim_qk % PLACE_ROW_CHUNK == 0 && p->head_dim_v % PLACE_ROW_CHUNK == 0 &&
+         p->rotary_dim % PLACE_ROW_CHUNK == 0 && p->head_dim_qk <= PLACE_ROW_DIM && p->head_dim_v <= PLACE_ROW_DIM;
+}
+
 static fa_status place_heads(fa_engine *base, const fa_head_placement *p) {
   const fa_status status = check_placement(p);
   if (status != FA_OK || p->rows == 0) return status;
   const int64_t dim = p->head_dim_qk > p->head_dim_v ? p->head_dim_qk : p->head_dim_v;
-  const void *const pointers[] = {p->qkv, p->bias, p->q_norm, p->k_norm, p->q, p->k, p->v};
+  const void *const pointers[] = {p->qkv, p->bias, p->q_norm, p->k_norm, p->rotary, p->q, p->k, p->v};
   int32_t lanes = 1;
   while (lanes < 32 && lanes * EIGHT < dim) lanes *= 2;
   fa_place_params params;
@@ -137,6 +152,14 @@ static fa_status place_heads(fa_engine *base, const fa_head_placement *p) {
   params.norm_epsilon = p->norm_epsilon;
   params.aligned =
       p->head_dim_qk % EIGHT == 0 && p->head_dim_v % EIGHT == 0 && fa_llama_cuda_aligned(pointers, COUNT(pointers));
+  if (is_in_chunks(p, params.aligned)) {
+    fa_cuda_engine *engine = fa_cuda_engine_of(base);
+    params.lanes = 1;
+    while (params.lanes * PLACE_ROW_CHUNK < dim) params.lanes *= 2;
+    /* A few rows: blocks enough that each head has lanes of its own, for the latency. */
+    const int64_t parts = p->rows < 4 * engine->multiprocessors ? ceil_div(params.heads, PLACE_ROW_THREADS / params.lanes) : 1;
+    return fa_llama_cuda_start(engine, FA_LLAMA_PLACE_ROWS, p->rows, least(parts, MOST_ROWS), PLACE_ROW_THREADS, 0, &params);
+  }
   const int64_t heads = PLACE_THREADS / lanes; /* of a block */
   return fa_llama_cuda_start(fa_cuda_engine_of(base), FA_LLAMA_PLACE, ceil_div(p->rows * params.heads, heads), 1, PLACE_THREADS,
                              heads * dim * (int64_t)sizeof(float), &params);

@@ -35,7 +35,7 @@ typedef struct fa_gate_params {
   int32_t has_gate, is_gelu, aligned;
 } fa_gate_params;
 
-/* place_heads_llama.cu: fa_head_placement of operators.h. */
+/* place_heads_llama.cu, place_rows_llama.cu: fa_head_placement of operators.h. */
 typedef struct fa_place_params {
   int64_t rows;
   int32_t heads; /* of q, k and v together; rows * heads < 2^31 */
