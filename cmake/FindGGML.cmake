@@ -1,5 +1,6 @@
 # Finds ggml's dot products as scripts/fetch_ggml.sh builds them, as GGML::Dots: first GGML_ROOT (variable or environment),
-# then the cache that the script fills. A static library without dependencies: nothing of it has to be installed.
+# then the cache that the script fills. A static library without dependencies: only its licence has to be installed
+# (GGML_LICENSE), beside the command that holds it.
 set(_ggml_cache $ENV{FA_GGML_CACHE})
 if(NOT _ggml_cache)
   set(_ggml_cache $ENV{XDG_CACHE_HOME})
@@ -19,4 +20,7 @@ find_package_handle_standard_args(GGML REQUIRED_VARS GGML_DOTS_LIBRARY
 if(GGML_FOUND AND NOT TARGET GGML::Dots)
   add_library(GGML::Dots STATIC IMPORTED)
   set_target_properties(GGML::Dots PROPERTIES IMPORTED_LOCATION ${GGML_DOTS_LIBRARY})
+  cmake_path(GET GGML_DOTS_LIBRARY PARENT_PATH _ggml_lib)
+  cmake_path(GET _ggml_lib PARENT_PATH _ggml_root)
+  set(GGML_LICENSE ${_ggml_root}/LICENSE.txt)
 endif()

@@ -13,6 +13,19 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static size_t dtype_bytes(const fa_llama_session *s) { return fa_dtype_bytes(s->engine->dtype); }
 
+/* Whether products leave what they add to x to the norm that follows. */
+static bool adds_late(const fa_llama_session *s, const fa_chunk *chunk) {
+  return chunk->rows <= s->engine->few_rows && !s->model->shape.has_post_norms;
+}
+
+/* normed = norm(x), or of x + added, where a product left something to add. */
+static fa_status norm(fa_llama_session *s, int64_t rows, bool has_added, const float *weight, float *x) {
+  const fa_llama_shape *shape = &s->model->shape;
+  const fa_operators *on = s->engine->operators;
+  return has_added ? on->add_norm(s->engine, rows, shape->hidden, s->added, weight, shape->norm_epsilon, x, s->normed)
+                   : on->norm(s->engine, rows, shape->hidden, x, weight, shape->norm_epsilon, s->normed);
+}
+
 static fa_status project_qkv(fa_llama_session *s, const fa_chunk *chunk, int64_t index) {
   const fa_llama_shape *shape = &s->model->shape;
   const fa_llama_layer *layer = &s->model->layers[index];
@@ -22,8 +35,7 @@ static fa_status project_qkv(fa_llama_session *s, const fa_chunk *chunk, int64_t
   fa_status status = fa_kv_cache_layer(s->cache, index, &k, &v);
   for (int64_t row = 0; row < chunk->rows && status == FA_OK; row += s->engine->block_rows) {
     const int64_t rows = least(s->engine->block_rows, chunk->rows - row);
-    status = on->norm(s->engine, rows, shape->hidden, s->x + row * shape->hidden, layer->attention_norm,
-                      shape->norm_epsilon, s->normed);
+    status = norm(s, rows, index > 0 && adds_late(s, chunk), layer->attention_norm, s->x + row * shape->hidden);
     if (status == FA_OK) status = on->product(s->engine, layer->qkv, FA_EPILOGUE_WIDE, rows, s->normed, s->wide);
     const fa_head_placement placement = {
         .rows = rows, .heads_q = shape->heads_q, .heads_kv = shape->heads_kv, .head_dim_qk = shape->head_dim_qk,
@@ -37,11 +49,12 @@ static fa_status project_qkv(fa_llama_session *s, const fa_chunk *chunk, int64_t
   return status;
 }
 
-/* x += a W, or x += norm(a W) where the layer has a norm behind it. */
-static fa_status add_product(fa_llama_session *s, const fa_matrix *matrix, const float *post_norm, int64_t rows, const void *a,
-                             float *x) {
+/* x += a W, now or late, or x += norm(a W) where the layer has a norm behind it. */
+static fa_status add_product(fa_llama_session *s, const fa_matrix *matrix, const float *post_norm, int64_t rows, bool is_late,
+                             const void *a, float *x) {
   const fa_llama_shape *shape = &s->model->shape;
   const fa_operators *on = s->engine->operators;
+  if (is_late) return on->product(s->engine, matrix, FA_EPILOGUE_F32, rows, a, s->added);
   if (!post_norm) return on->product(s->engine, matrix, FA_EPILOGUE_ADD, rows, a, x);
   const fa_status status = on->product(s->engine, matrix, FA_EPILOGUE_WIDE, rows, a, s->wide);
   return status == FA_OK ? on->norm_add(s->engine, rows, shape->hidden, s->wide, post_norm, shape->norm_epsilon, x) : status;
@@ -51,23 +64,25 @@ static fa_status project_out_and_feed_forward(fa_llama_session *s, const fa_chun
   const fa_llama_shape *shape = &s->model->shape;
   const fa_operators *on = s->engine->operators;
   const int64_t o_width = shape->heads_q * shape->head_dim_v;
+  const bool is_late = adds_late(s, chunk);
   fa_status status = FA_OK;
   for (int64_t row = 0; row < chunk->rows && status == FA_OK; row += s->engine->block_rows) {
     const int64_t rows = least(s->engine->block_rows, chunk->rows - row);
     float *x = s->x + row * shape->hidden;
     const char *o = (const char *)s->o + (size_t)(row * o_width) * dtype_bytes(s);
-    status = add_product(s, layer->out, layer->attention_post_norm, rows, o, x);
-    if (status == FA_OK) status = on->norm(s->engine, rows, shape->hidden, x, layer->ffn_norm, shape->norm_epsilon, s->normed);
+    status = add_product(s, layer->out, layer->attention_post_norm, rows, is_late, o, x);
+    if (status == FA_OK) status = norm(s, rows, is_late, layer->ffn_norm, x);
     if (status == FA_OK) {
       status = on->gated_product(s->engine, layer->gated, shape->has_gate, shape->activation, rows, s->normed, s->wide, s->gated);
     }
-    if (status == FA_OK) status = add_product(s, layer->down, layer->ffn_post_norm, rows, s->gated, x);
+    if (status == FA_OK) status = add_product(s, layer->down, layer->ffn_post_norm, rows, is_late, s->gated, x);
   }
   return status;
 }
 
-fa_status fa_llama_forward(fa_llama_session *s, const fa_chunk *chunk) {
+fa_status fa_llama_forward(fa_llama_session *s, const fa_chunk *chunk, bool wants_norm) {
   const fa_llama_shape *shape = &s->model->shape;
+  const bool is_late = adds_late(s, chunk);
   fa_status status = s->engine->operators->embed(s->engine, s->model->embedding, chunk->rows, chunk->tokens,
                                                  shape->embedding_scale, s->x);
   for (int64_t layer = 0; layer < shape->layers && status == FA_OK; layer++) {
@@ -75,5 +90,6 @@ fa_status fa_llama_forward(fa_llama_session *s, const fa_chunk *chunk) {
     if (status == FA_OK) status = fa_llama_attend(s, chunk, layer);
     if (status == FA_OK) status = project_out_and_feed_forward(s, chunk, &s->model->layers[layer]);
   }
-  return status;
+  if (status != FA_OK || !(is_late || wants_norm)) return status;
+  return norm(s, chunk->rows, is_late, s->model->output_norm, s->x);
 }

@@ -27,6 +27,7 @@ typedef struct fa_engine {
   fa_stream stream;
   fa_dtype dtype;
   int64_t block_rows; /* rows the operators between two attentions do best at a time */
+  int64_t few_rows;   /* for up to so many rows a product does better without adding, and the norm behind it adds; or 0 */
 } fa_engine;
 
 /* Weights a product reads, or rows an embedding looks up, made ready for a device. Immutable: every engine of the same
@@ -106,6 +107,9 @@ struct fa_operators {
   fa_status (*embed)(fa_engine *engine, const fa_matrix *table, int64_t rows, const int32_t *tokens, float scale, float *x);
   /* y = x / sqrt(mean(x^2) + epsilon) * weight    x fp32, y dtype [rows, width] */
   fa_status (*norm)(fa_engine *engine, int64_t rows, int64_t width, const float *x, const float *weight, float epsilon, void *y);
+  /* x = x + t, then y = norm(x) as above          t, x fp32; NULL where few_rows is 0 */
+  fa_status (*add_norm)(fa_engine *engine, int64_t rows, int64_t width, const float *t, const float *weight, float epsilon,
+                        float *x, void *y);
   /* x = x + norm(t) as above                      t wide, x fp32 */
   fa_status (*norm_add)(fa_engine *engine, int64_t rows, int64_t width, const void *t, const float *weight, float epsilon,
                         float *x);

@@ -35,6 +35,7 @@ static fa_status allocate_activations(fa_llama_session *s) {
   if (status == FA_OK) status = allocate(s, s->max_rows, shape->heads_q * shape->head_dim_qk, size, &s->q);
   if (status == FA_OK) status = allocate(s, s->max_rows, shape->heads_q * shape->head_dim_v, size, &s->o);
   if (status == FA_OK) status = allocate(s, block, shape->hidden, size, &s->normed);
+  if (status == FA_OK) status = allocate(s, s->engine->few_rows, shape->hidden, sizeof(float), &s->added);
   if (status == FA_OK) status = allocate(s, block, wide, sizeof(float), &s->wide);
   if (status == FA_OK) status = allocate(s, block, shape->feed_forward, size, &s->gated);
   if (status == FA_OK) status = allocate(s, s->max_sequences, shape->hidden, sizeof(float), &s->last_x);
@@ -191,7 +192,7 @@ void fa_llama_session_free(fa_llama_session *s) {
   if (s->engine) (void)fa_stream_synchronize(context, s->engine->stream);
   fa_llama_forget_captured(s);
   fa_llama_forget_plans(s);
-  void *buffers[] = {s->rotary[0], s->rotary[1], s->device_page_table, s->step, s->workspace, s->x, s->q, s->o, s->normed,
+  void *buffers[] = {s->rotary[0], s->rotary[1], s->device_page_table, s->step, s->workspace, s->x, s->q, s->o, s->normed, s->added,
                      s->wide, s->gated, s->last_x, s->logits, s->row_logits, s->picked, s->drawn, s->settings, s->seen};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) fa_buffer_free(context, buffers[i]);
   fa_kv_cache_destroy(s->cache);
@@ -311,12 +312,7 @@ static fa_status finish(fa_llama_session *s, int64_t rows) {
 
 static fa_status decode(fa_llama_session *s) {
   const fa_operators *on = s->engine->operators;
-  fa_status status = fa_llama_forward(s, &s->chunk);
-  /* Every row is the last of its sequence. */
-  if (status == FA_OK) {
-    status = on->norm(s->engine, s->chunk.rows, s->model->shape.hidden, s->x, s->model->output_norm,
-                      s->model->shape.norm_epsilon, s->normed);
-  }
+  const fa_status status = fa_llama_forward(s, &s->chunk, true); /* every row is the last of its sequence */
   return status == FA_OK ? on->product(s->engine, s->model->output, FA_EPILOGUE_F32, s->chunk.rows, s->normed, s->logits) : status;
 }
 
@@ -375,7 +371,7 @@ static fa_status eval_chunk(fa_llama_session *s, const fa_llama_entry *entries, 
   if (status != FA_OK) return status;
   const bool is_step = c->rows == count && c->segments == count; /* single tokens, all of them */
   if (is_step) return s->uses_graphs ? decode_captured(s) : decode(s);
-  status = fa_llama_forward(s, c);
+  status = fa_llama_forward(s, c, false);
   if (status != FA_OK || finished == 0) return status;
   int32_t *last = c->host; /* what it held has been sent */
   int64_t row = 0;

@@ -73,6 +73,7 @@ struct fa_llama_session {
   float *x;             /* [max_rows, hidden] */
   void *q, *o;          /* [max_rows, heads_q * head_dim] */
   void *normed;         /* [block, hidden] */
+  float *added;         /* [few_rows, hidden]: of a product, still to be added to x */
   void *wide;           /* [block, max(qkv width, gated width, hidden)], 4 bytes each */
   void *gated;          /* [block, feed_forward] */
   float *last_x;        /* [max_sequences, hidden]: rows after which a token follows */
@@ -88,8 +89,8 @@ struct fa_llama_session {
   int32_t *last_sequences;         /* [max_sequences], of its entries */
 };
 
-/* The chunk's rows through all layers: x from tokens. */
-fa_status fa_llama_forward(fa_llama_session *session, const fa_chunk *chunk);
+/* The chunk's rows through all layers: x from tokens; normed = the output norm of x if wanted, for at most a block of rows. */
+fa_status fa_llama_forward(fa_llama_session *session, const fa_chunk *chunk, bool wants_norm);
 
 /* Queries in q against the cache of `layer`, to o. */
 fa_status fa_llama_attend(fa_llama_session *session, const fa_chunk *chunk, int64_t layer);

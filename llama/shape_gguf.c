@@ -188,7 +188,7 @@ fa_status fa_llama_shape_check(const char *file, const fa_llama_shape *s) {
                          MAX_HEAD_DIM);
   }
   if (s->rotary_dim < 0 || s->rotary_dim % 2 || s->rotary_dim > s->head_dim_qk || !(s->rotary_base > 0.0) ||
-      !(s->rotary_factor > 0.0) || !(s->norm_epsilon >= 0.0f) || (s->window > 0 && !(s->rotary_base_local > 0.0))) {
+      !(s->rotary_factor > 0.0) || !(s->norm_epsilon >= 0.0f && isfinite(s->norm_epsilon)) || (s->window > 0 && !(s->rotary_base_local > 0.0))) {
     return fa_llama_fail(FA_ERROR_ARGUMENT,
                          "%s: rotary dimensions %lld, base %g, factor %g, norm epsilon %g; needed: even, above 0, above 0, "
                          "at least 0", file, (long long)s->rotary_dim, s->rotary_base, s->rotary_factor,

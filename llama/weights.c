@@ -258,7 +258,11 @@ static fa_status refuse_unknown_tensors(const loader *l) {
   const fa_weight_source *from = l->source;
   const int64_t count = from->gguf ? fa_gguf_tensor_count(from->gguf)
                         : from->safetensors ? fa_safetensors_count(from->safetensors) : 0;
-  for (int64_t i = 0; i < count; i++) {
+  int64_t roles = 0;
+  for (int r = 0; r < ROLES; r++) roles += has_role(&l->model->shape, (role)r);
+  const int64_t wanted = 2 + !l->model->shape.tied_embeddings + l->model->shape.layers * roles;
+  /* With no tensor too many, a stranger stands for one that is missing, which is the better thing to say. */
+  for (int64_t i = 0; i < count && count > wanted; i++) {
     const char *name = from->gguf ? fa_gguf_tensor_at(from->gguf, i)->name.bytes : fa_safetensors_at(from->safetensors, i)->name;
     const size_t length = from->gguf ? fa_gguf_tensor_at(from->gguf, i)->name.length : strlen(name);
     if (!is_known(name, length, &l->model->shape) && !has_place(l, name, length)) {

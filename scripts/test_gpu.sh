@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # make test-gpu: every kernel for NVIDIA GPUs, forced by name, against double precision on this machine's GPU; a smaller
-# set under compute-sanitizer; and the Python package on CUDA tensors where torch is installed. The last line is
-# `N passed, N failed`.
+# set under compute-sanitizer; the model runner's operators, batches and real models; and the Python package on CUDA tensors
+# where torch is installed. The last line is `N passed, N failed`.
 #   CASES      cases a kernel (default 5000)
 #   SANITIZED  cases under each of memcheck and racecheck (default 40; 0: none)
-#   FASTATTN   the command (default build/bin/fastattn)
+#   FASTATTN   the command (default build/bin/fastattn); the model runner's tests lie beside it, in ../tests
 #   PYTHON     a Python with torch and pytest (default python3)
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -70,6 +70,25 @@ else
     if [ "$code" != 0 ]; then grep -v '^  ' "$log" | head -n 40; fi
   done
 fi
+
+# The model runner: its operators against plain loops, then the tests that the CPU passes too. Real models are skipped where
+# scripts/fetch_model.sh has not brought them.
+for test in operators_cuda sample_cuda steps_cuda batches logits_goldens kernel_agreement; do
+  program=$(dirname "$fastattn")/../tests/test_$test
+  if [ ! -x "$program" ]; then
+    echo "test_$test: not run, it is not built (cmake needs cmocka)"
+    continue
+  fi
+  FASTATTENTION_TEST_DEVICE=cuda "$program" >"$log" 2>&1
+  code=$?
+  count=$(grep -cE '^\[       OK \]' "$log")
+  passed=$((passed + count))
+  echo "test_$test: $count passed, $(grep -cE '^\[  SKIPPED \] test' "$log") skipped, exit $code"
+  if [ "$code" != 0 ]; then
+    failed=$((failed + 1))
+    head -n 60 "$log"
+  fi
+done
 
 lacks=$("$python" -c 'import importlib.util
 missing = [name for name in ("torch", "pytest") if not importlib.util.find_spec(name)]

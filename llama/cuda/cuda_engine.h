@@ -13,12 +13,17 @@ typedef enum fa_llama_kernel {
   FA_LLAMA_NORM_ADD,
   FA_LLAMA_GATE,
   FA_LLAMA_PLACE,
+  FA_LLAMA_PLACE_ROWS,
   FA_LLAMA_RANDOM,
   FA_LLAMA_SAMPLE,
   FA_LLAMA_KERNELS /* how many */
 } fa_llama_kernel;
 
-enum { FA_LLAMA_WORKSPACE_BYTES = 32 << 20, FA_LLAMA_IMAGES = 8 };
+enum {
+  FA_LLAMA_WORKSPACE_BYTES = 32 << 20,
+  FA_LLAMA_IMAGES = 8,
+  FA_LLAMA_FEW_ROWS = 16 /* up to here a product is bound by reading its weights: its algorithm is chosen by time */
+};
 
 typedef struct fa_cuda_products fa_cuda_products; /* product_cuda.c */
 typedef struct fa_staging fa_staging;   /* matrix_cuda.c */

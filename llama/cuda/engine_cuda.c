@@ -125,6 +125,7 @@ static fa_status find_kernels(fa_cuda_engine *engine) {
                                 [FA_LLAMA_NORM_ADD] = {"norm_llama", "norm_add", typed},
                                 [FA_LLAMA_GATE] = {"gate_llama", "gate", typed},
                                 [FA_LLAMA_PLACE] = {"place_heads_llama", "place_heads", typed},
+                                [FA_LLAMA_PLACE_ROWS] = {"place_rows_llama", "place_rows", typed},
                                 [FA_LLAMA_RANDOM] = {"random_llama", "random_normal", typed},
                                 [FA_LLAMA_SAMPLE] = {"sample_llama", "sample_rows", ""}};
   for (int n = 0; n < FA_LLAMA_KERNELS; ++n) {
@@ -184,7 +185,8 @@ fa_status fa_cuda_engine_open(fa_context *context, fa_dtype dtype, fa_engine **e
     return fa_llama_fail(FA_ERROR_UNSUPPORTED, "type %d cannot be a model's; use f32, f16 or bf16", (int)dtype);
   fa_cuda_engine *made = calloc(1, sizeof *made);
   if (!made) return fa_llama_out_of_memory("the engine");
-  made->base = (fa_engine){.operators = &fa_cuda_operators, .context = context, .dtype = dtype, .block_rows = BLOCK_ROWS};
+  made->base = (fa_engine){.operators = &fa_cuda_operators, .context = context, .dtype = dtype, .block_rows = BLOCK_ROWS,
+                           .few_rows = FA_LLAMA_FEW_ROWS};
   const fa_status status = set_up(made);
   if (status == FA_OK)
     *engine = &made->base;

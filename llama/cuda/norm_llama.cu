@@ -1,5 +1,5 @@
 /* RMS norm, a block of threads a row:
- *   norm       y = x / sqrt(mean(x^2) + epsilon) * weight     x fp32, y of dtype
+ *   norm       y = x / sqrt(mean(x^2) + epsilon) * weight     x fp32, y of dtype; before that x = x + t where there is a t
  *   norm_add   x = x + t / sqrt(mean(t^2) + epsilon) * weight t of dtype, x fp32
  * The row is read twice; the second time it comes from the cache. Bound: bandwidth, rows * width * (4 + bytes of dtype),
  * norm_add 4 more. */
@@ -26,7 +26,15 @@ template <bool ALIGNED, bool ADD, typename FROM, typename TO> FA_DEVICE void nor
   const int64_t first = (int64_t)threadIdx.x * EIGHT, step = (int64_t)blockDim.x * EIGHT;
   float squares = 0.0f;
   for (int64_t at = first; at < p.width; at += step) {
-    const eight_floats x = load_eight<ALIGNED>(from, at, p.width);
+    eight_floats x = load_eight<ALIGNED>(from, at, p.width);
+    if constexpr (!ADD) {
+      if (p.added) { /* the thread reads back below what it writes here */
+        const eight_floats t = load_eight<ALIGNED>(p.added + (int64_t)blockIdx.x * p.width, at, p.width);
+#pragma unroll
+        for (int e = 0; e < EIGHT; ++e) x.x[e] += t.x[e];
+        store_eight<ALIGNED>((float *)from, at, p.width, x);
+      }
+    }
 #pragma unroll
     for (int e = 0; e < EIGHT; ++e) squares += x.x[e] * x.x[e];
   }

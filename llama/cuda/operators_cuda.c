@@ -7,7 +7,16 @@
 #include "cuda/operators_params.h"
 #include "llama_error.h"
 
-enum { EIGHT = 8, COLUMNS = 256 * EIGHT /* of a block */, MOST_ROWS = 65535 /* of a grid */, PLACE_THREADS = 128 };
+enum {
+  EIGHT = 8,
+  COLUMNS = 256 * EIGHT,        /* of a block */
+  EMBED_COLUMNS = 256 * 4 * 4,  /* of a block of embed_llama.cu */
+  MOST_ROWS = 65535,            /* of a grid */
+  PLACE_THREADS = 128,          /* place_heads_llama.cu */
+  PLACE_ROW_THREADS = 256,      /* place_rows_llama.cu */
+  PLACE_ROW_CHUNK = 16,         /* elements of a head that one of its lanes has */
+  PLACE_ROW_DIM = 32 * PLACE_ROW_CHUNK
+};
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -19,8 +28,8 @@ static fa_status copy_rows(fa_engine *base, fa_llama_kernel kernel, const fa_emb
   const void *const pointers[] = {params.table, params.y};
   params.aligned = params.width % EIGHT == 0 && fa_llama_cuda_aligned(pointers, COUNT(pointers));
   if (params.rows == 0) return FA_OK;
-  return fa_llama_cuda_start(fa_cuda_engine_of(base), kernel, ceil_div(params.width, COLUMNS), least(params.rows, MOST_ROWS), 256,
-                             0, &params);
+  return fa_llama_cuda_start(fa_cuda_engine_of(base), kernel, ceil_div(params.width, EMBED_COLUMNS),
+                             least(params.rows, MOST_ROWS), 256, 0, &params);
 }
 
 static fa_status embed(fa_engine *base, const fa_matrix *table, int64_t rows, const int32_t *tokens, float scale, float *x) {
@@ -36,15 +45,16 @@ static fa_status pick_rows(fa_engine *base, int64_t count, int64_t width, const 
 }
 
 static fa_status norm_rows(fa_engine *base, fa_llama_kernel kernel, int64_t rows, int64_t width, const void *from,
-                           const float *weight, float epsilon, void *to) {
+                           const float *added, const float *weight, float epsilon, void *to) {
   fa_cuda_engine *engine = fa_cuda_engine_of(base);
-  const void *const pointers[] = {from, weight, to};
+  const void *const pointers[] = {from, added, weight, to};
   fa_norm_params params;
   if (rows == 0) return FA_OK;
   memset(&params, 0, sizeof params);
   params.rows = rows;
   params.width = width;
   params.from = from;
+  params.added = added;
   params.weight = weight;
   params.to = to;
   params.epsilon = epsilon;
@@ -55,12 +65,17 @@ static fa_status norm_rows(fa_engine *base, fa_llama_kernel kernel, int64_t rows
 }
 
 static fa_status norm(fa_engine *base, int64_t rows, int64_t width, const float *x, const float *weight, float epsilon, void *y) {
-  return norm_rows(base, FA_LLAMA_NORM, rows, width, x, weight, epsilon, y);
+  return norm_rows(base, FA_LLAMA_NORM, rows, width, x, NULL, weight, epsilon, y);
+}
+
+static fa_status add_norm(fa_engine *base, int64_t rows, int64_t width, const float *t, const float *weight, float epsilon,
+                          float *x, void *y) {
+  return norm_rows(base, FA_LLAMA_NORM, rows, width, x, t, weight, epsilon, y);
 }
 
 static fa_status norm_add(fa_engine *base, int64_t rows, int64_t width, const void *t, const float *weight, float epsilon,
                           float *x) {
-  return norm_rows(base, FA_LLAMA_NORM_ADD, rows, width, t, weight, epsilon, x);
+  return norm_rows(base, FA_LLAMA_NORM_ADD, rows, width, t, NULL, weight, epsilon, x);
 }
 
 static fa_status gated_product(fa_engine *base, const fa_matrix *gated, bool has_gate, fa_activation activation, int64_t rows,
@@ -99,11 +114,17 @@ static fa_status check_placement(const fa_head_placement *p) {
   return FA_OK;
 }
 
+/* Whether place_rows_llama.cu takes it; place_heads_llama.cu takes all. */
+static bool is_in_chunks(const fa_head_placement *p, bool is_aligned) {
+  return is_aligned && p->head_dim_qk % PLACE_ROW_CHUNK == 0 && p->head_dim_v % PLACE_ROW_CHUNK == 0 &&
+         p->rotary_dim % PLACE_ROW_CHUNK == 0 && p->head_dim_qk <= PLACE_ROW_DIM && p->head_dim_v <= PLACE_ROW_DIM;
+}
+
 static fa_status place_heads(fa_engine *base, const fa_head_placement *p) {
   const fa_status status = check_placement(p);
   if (status != FA_OK || p->rows == 0) return status;
   const int64_t dim = p->head_dim_qk > p->head_dim_v ? p->head_dim_qk : p->head_dim_v;
-  const void *const pointers[] = {p->qkv, p->bias, p->q_norm, p->k_norm, p->q, p->k, p->v};
+  const void *const pointers[] = {p->qkv, p->bias, p->q_norm, p->k_norm, p->rotary, p->q, p->k, p->v};
   int32_t lanes = 1;
   while (lanes < 32 && lanes * EIGHT < dim) lanes *= 2;
   fa_place_params params;
@@ -131,6 +152,14 @@ static fa_status place_heads(fa_engine *base, const fa_head_placement *p) {
   params.norm_epsilon = p->norm_epsilon;
   params.aligned =
       p->head_dim_qk % EIGHT == 0 && p->head_dim_v % EIGHT == 0 && fa_llama_cuda_aligned(pointers, COUNT(pointers));
+  if (is_in_chunks(p, params.aligned)) {
+    fa_cuda_engine *engine = fa_cuda_engine_of(base);
+    params.lanes = 1;
+    while (params.lanes * PLACE_ROW_CHUNK < dim) params.lanes *= 2;
+    /* A few rows: blocks enough that each head has lanes of its own, for the latency. */
+    const int64_t parts = p->rows < 4 * engine->multiprocessors ? ceil_div(params.heads, PLACE_ROW_THREADS / params.lanes) : 1;
+    return fa_llama_cuda_start(engine, FA_LLAMA_PLACE_ROWS, p->rows, least(parts, MOST_ROWS), PLACE_ROW_THREADS, 0, &params);
+  }
   const int64_t heads = PLACE_THREADS / lanes; /* of a block */
   return fa_llama_cuda_start(fa_cuda_engine_of(base), FA_LLAMA_PLACE, ceil_div(p->rows * params.heads, heads), 1, PLACE_THREADS,
                              heads * dim * (int64_t)sizeof(float), &params);
@@ -165,6 +194,7 @@ const fa_operators fa_cuda_operators = {.device = "cuda",
                                         .matrix_bytes = fa_cuda_matrix_bytes,
                                         .embed = embed,
                                         .norm = norm,
+                                        .add_norm = add_norm,
                                         .norm_add = norm_add,
                                         .product = fa_cuda_product,
                                         .gated_product = gated_product,

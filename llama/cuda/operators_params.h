@@ -20,6 +20,7 @@ typedef struct fa_embed_params {
 typedef struct fa_norm_params {
   int64_t rows, width;
   const void *from; /* norm: fp32; norm_add: dtype */
+  const float *added; /* norm: added to `from` first, which keeps the sum; NULL: nothing */
   const float *weight;
   void *to; /* norm: dtype, written; norm_add: fp32, added to */
   float epsilon;
@@ -34,7 +35,7 @@ typedef struct fa_gate_params {
   int32_t has_gate, is_gelu, aligned;
 } fa_gate_params;
 
-/* place_heads_llama.cu: fa_head_placement of operators.h. */
+/* place_heads_llama.cu, place_rows_llama.cu: fa_head_placement of operators.h. */
 typedef struct fa_place_params {
   int64_t rows;
   int32_t heads; /* of q, k and v together; rows * heads < 2^31 */

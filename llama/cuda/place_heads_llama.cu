@@ -5,7 +5,8 @@
  *   [pages, heads_kv, page_size, head_dim]
  * `lanes` lanes of a warp work on one head, eight elements each at a time; the head passes through shared memory, where
  * the pair's other half and the norm's sum find it. A negative slot stores no k and v. Dynamic shared memory: 4 bytes an
- * element of the heads a block holds. Bound: bandwidth, 2 * rows * columns of qkv * bytes of dtype. */
+ * element of the heads a block holds. Heads of any size; those in whole chunks go to place_rows_llama.cu. Bound:
+ * bandwidth, 2 * rows * columns of qkv * bytes of dtype. */
 #include "cuda/vectors_llama.cuh"
 
 enum { THREADS = 128 };

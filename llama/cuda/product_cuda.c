@@ -17,10 +17,10 @@
 
 enum {
   SHAPES = 256,   /* kept */
-  FEW_ROWS = 16,  /* up to here algorithms are timed */
-  NAMED = 16,     /* algorithms timed */
-  TIMES = 4,      /* each */
-  COLD_BYTES = 128 << 20, /* written between timings: more than any L2 cache holds */
+  NAMED = 32,     /* algorithms timed */
+  TIMES = 3,      /* each, of so many launches: */
+  LAUNCHES = 8,
+  COLD_BYTES = 64 << 20, /* weights of so many bytes are read from memory each time: no L2 cache holds them */
   LEAST_ALIGNMENT = 256
 };
 
@@ -34,7 +34,7 @@ typedef struct known_shape {
   shape key;
   cublasLtMatrixLayout_t w, a, y; /* w NULL: the place is free */
   cublasLtMatmulAlgo_t algorithm;
-  int is_timed;
+  int is_settled;
   uint64_t used; /* when */
 } known_shape;
 
@@ -131,26 +131,23 @@ static cublasStatus_t multiply(const fa_cuda_engine *engine, const known_shape *
   return status;
 }
 
-/* The median of TIMES, in ms; negative: it does not run. */
+/* The best of TIMES runs of LAUNCHES in a row, in ms a launch; negative: it does not run. */
 static float time_of(fa_cuda_engine *engine, const known_shape *known, const cublasLtMatmulAlgo_t *algorithm, const operands *o,
-                     void *cold, const CUevent events[2]) {
+                     const CUevent events[2]) {
   const fa_cuda_driver *d = fa_cuda_driver_open();
   const CUstream stream = (CUstream)engine->base.stream;
-  float times[TIMES];
-  for (int n = 0; n < TIMES; ++n) {
-    /* Writing something larger than the cache pushes the weights out, and gives the host time to queue the rest. */
-    if (d->fill(fa_device_address(cold), 0, COLD_BYTES, stream) != CUDA_SUCCESS ||
-        d->event_record(events[0], stream) != CUDA_SUCCESS || multiply(engine, known, algorithm, o) != CUBLAS_STATUS_SUCCESS ||
-        d->event_record(events[1], stream) != CUDA_SUCCESS || d->event_synchronize(events[1]) != CUDA_SUCCESS ||
-        d->event_elapsed(&times[n], events[0], events[1]) != CUDA_SUCCESS)
+  float best = -1.0f;
+  for (int n = 0; n <= TIMES; ++n) { /* the first loads code */
+    float ms;
+    if (d->event_record(events[0], stream) != CUDA_SUCCESS) return -1.0f;
+    for (int launch = 0; launch < LAUNCHES; ++launch)
+      if (multiply(engine, known, algorithm, o) != CUBLAS_STATUS_SUCCESS) return -1.0f;
+    if (d->event_record(events[1], stream) != CUDA_SUCCESS || d->event_synchronize(events[1]) != CUDA_SUCCESS ||
+        d->event_elapsed(&ms, events[0], events[1]) != CUDA_SUCCESS)
       return -1.0f;
-    for (int at = n; at > 0 && times[at - 1] > times[at]; --at) {
-      const float later = times[at - 1];
-      times[at - 1] = times[at];
-      times[at] = later;
-    }
+    if (n > 0 && (best < 0.0f || ms < best)) best = ms;
   }
-  return 0.5f * (times[(TIMES - 1) / 2] + times[TIMES / 2]);
+  return best / LAUNCHES;
 }
 
 /* Keeps the quickest of the named algorithms, the first where nothing can be timed. */
@@ -158,17 +155,16 @@ static void choose_by_time(fa_cuda_engine *engine, known_shape *known, const cub
                            const operands *given) {
   const fa_cuda_driver *d = fa_cuda_driver_open();
   CUevent events[2] = {NULL, NULL};
-  void *cold = NULL;
+  void *scratch = NULL;
   const int64_t written = known->key.rows * known->key.outputs * 4;
   float best = -1.0f;
-  known->is_timed = 1; /* or cannot be: not tried again */
-  if (fa_buffer_allocate(engine->base.context, (size_t)(COLD_BYTES + written), &cold) != FA_OK) return;
+  if (fa_buffer_allocate(engine->base.context, (size_t)written, &scratch) != FA_OK) return;
   if (d->event_create(&events[0], CU_EVENT_DEFAULT) == CUDA_SUCCESS && d->event_create(&events[1], CU_EVENT_DEFAULT) == CUDA_SUCCESS) {
     operands o = *given;
-    o.y = (char *)cold + COLD_BYTES; /* the real one may be added to */
+    o.y = scratch; /* the real one may be added to */
     (void)d->fill(fa_device_address(o.y), 0, (size_t)written, (CUstream)engine->base.stream);
     for (int n = 0; n < count; ++n) {
-      const float ms = named[n].state == CUBLAS_STATUS_SUCCESS ? time_of(engine, known, &named[n].algo, &o, cold, events) : -1.0f;
+      const float ms = named[n].state == CUBLAS_STATUS_SUCCESS ? time_of(engine, known, &named[n].algo, &o, events) : -1.0f;
       if (ms < 0.0f || (best >= 0.0f && ms >= best)) continue;
       best = ms;
       known->algorithm = named[n].algo;
@@ -176,8 +172,11 @@ static void choose_by_time(fa_cuda_engine *engine, known_shape *known, const cub
   }
   for (int n = 0; n < 2; ++n)
     if (events[n]) (void)d->event_destroy(events[n]);
-  fa_buffer_free(engine->base.context, cold);
+  fa_buffer_free(engine->base.context, scratch);
 }
+
+/* Weights that a cache may hold would be timed warm, which they are not in a model: there the library's first choice stays. */
+static int is_timed(int64_t rows, int64_t weight_bytes) { return rows <= FA_LLAMA_FEW_ROWS && weight_bytes >= COLD_BYTES; }
 
 static fa_status choose(fa_cuda_engine *engine, known_shape *known, const operands *o) {
   const fa_cublaslt_library *lt = fa_cublaslt_library_open();
@@ -200,7 +199,9 @@ static fa_status choose(fa_cuda_engine *engine, known_shape *known, const operan
   if (status == CUBLAS_STATUS_SUCCESS && !known->y) status = lt->layout_create(&known->y, written, outputs, rows, key->outputs);
   for (size_t n = 0; n < sizeof alignments / sizeof *alignments && status == CUBLAS_STATUS_SUCCESS; ++n)
     status = lt->preference_set(p->preference, alignments[n].which, &alignments[n].bytes, sizeof alignments[n].bytes);
-  const int times = key->rows <= FEW_ROWS && !engine->is_capturing;
+  const int64_t bytes = key->outputs * key->inputs * fa_engine_dtype_bytes(&engine->base);
+  const int times = is_timed(key->rows, bytes) && !engine->is_capturing;
+  known->is_settled = !engine->is_capturing;
   if (status == CUBLAS_STATUS_SUCCESS)
     status = lt->heuristic(p->handle, p->description, known->w, known->a, known->y, known->y, p->preference, times ? NAMED : 1, named,
                            &found);
@@ -246,7 +247,7 @@ fa_status fa_cuda_product(fa_engine *base, const fa_matrix *matrix, fa_epilogue 
   fa_status status = fa_llama_cuda_enter(engine);
   if (status != FA_OK) return status;
   known_shape *known = place_of(engine->products, &key);
-  if (!known->w || (rows <= FEW_ROWS && !known->is_timed && !engine->is_capturing)) {
+  if (!known->w || (!known->is_settled && !engine->is_capturing)) {
     status = choose(engine, known, &o);
     if (status != FA_OK) forget(known);
   }

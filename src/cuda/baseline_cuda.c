@@ -18,12 +18,17 @@
 #include "cuda/cublas_library.h"
 #include "cuda/cuda.h"
 
-enum { PASS_THREADS = 256, GROUP = 8 };
+enum {
+  PASS_THREADS = 256,
+  PASS_VALUES = 16, /* that a thread of eager's passes has under way at least */
+  GROUP = 8         /* rows of scores begin at multiples of this many elements */
+};
 
 typedef struct baseline {
   cublasHandle_t handle;
   pthread_mutex_t turn; /* the handle holds the stream of one run at a time */
-  fa_cuda_function operands, pack, unpack, softmax, scale, mask, add, wide_softmax, cast;
+  fa_cuda_function operands, pack, unpack, softmax, scale, mask, add, cast;
+  int softmax_threads, pass_threads; /* of a row's block: softmax; eager's other passes */
   int64_t width, pairs; /* elements a row of scores; pairs a block */
   size_t scores, wide, mask_bytes, pointers, q, k, v, o; /* offsets in the workspace; mask's follows wide */
 } baseline;
@@ -43,13 +48,30 @@ static fa_status find(const fa_plan *plan, const char *stem, fa_cuda_function *f
   return fa_cuda_find(plan->context, "baseline_any", name, 0, function);
 }
 
-static const char *softmax_name(int64_t keys) {
-  const int64_t groups = fa_ceil_div(keys, GROUP * PASS_THREADS);
-  return groups <= 1   ? "baseline_softmax_1"
-         : groups <= 2 ? "baseline_softmax_2"
-         : groups <= 4 ? "baseline_softmax_4"
-         : groups <= 8 ? "baseline_softmax_8"
-                       : "baseline_softmax_any";
+static int has_rules(const fa_attention_problem *p) { return p->softcap > 0.0f || p->has_alibi || p->has_bias || p->has_mask; }
+
+/* The threads for `keys` at `values` each: whole warps, at most `most`. */
+static int threads_for(int64_t keys, int64_t values, int64_t most) {
+  return (int)fa_min(fa_round_up(fa_ceil_div(keys, values), 32), most);
+}
+
+/* The softmax whose threads hold just what a row needs, of the counts and block sizes of baseline_any.cu. */
+static fa_status find_softmax(const fa_plan *plan, baseline *data) {
+  static const struct {
+    int64_t values, most;
+    const char *suffix;
+  } sizes[] = {{8, 128, "8"}, {16, 512, "16"}, {32, 1024, "32"}};
+  const int64_t keys = plan->problem.max_seqlen_kv;
+  size_t n = 0;
+  while (n < 3 && keys > sizes[n].values * sizes[n].most) ++n;
+  data->softmax_threads = n < 3 ? threads_for(keys, sizes[n].values, sizes[n].most) : 1024;
+  char stem[48];
+  snprintf(stem, sizeof stem, "%s_%s",
+           is_eager(plan)             ? "baseline_wide_softmax"
+           : has_rules(&plan->problem) ? "baseline_softmax_rules"
+                                       : "baseline_softmax",
+           n < 3 ? sizes[n].suffix : "any");
+  return find(plan, stem, &data->softmax);
 }
 
 static fa_status find_all(const fa_plan *plan, baseline *data) {
@@ -59,17 +81,16 @@ static fa_status find_all(const fa_plan *plan, baseline *data) {
   } wanted[] = {{"baseline_operands", &data->operands},
                 {"baseline_pack", &data->pack},
                 {"baseline_unpack", &data->unpack},
-                {softmax_name(plan->problem.max_seqlen_kv), &data->softmax},
                 {"baseline_scale", &data->scale},
                 {"baseline_mask", &data->mask},
                 {"baseline_add", &data->add},
-                {"baseline_wide_softmax", &data->wide_softmax},
                 {"baseline_cast", &data->cast}};
   for (size_t n = 0; n < sizeof wanted / sizeof wanted[0]; ++n) {
     const fa_status status = find(plan, wanted[n].stem, wanted[n].function);
     if (status != FA_OK) return status;
   }
-  return FA_OK;
+  data->pass_threads = threads_for(plan->problem.max_seqlen_kv, PASS_VALUES, PASS_THREADS);
+  return find_softmax(plan, data);
 }
 
 static void lay_out(fa_plan *plan, baseline *data) {
@@ -82,6 +103,7 @@ static void lay_out(fa_plan *plan, baseline *data) {
   const int64_t wide = is_eager(plan) && p->dtype != FA_FLOAT32 ? 4 : 0;
   const int64_t limit = known && device.memory_bytes ? device.memory_bytes / 3 : (int64_t)4 << 30;
   data->pairs = fa_max(fa_min(pairs, limit / (block * (size + wide))), 1);
+  data->pairs = fa_min(data->pairs, INT32_MAX / p->max_seqlen_q); /* the grid of eager's addition */
   size_t end = 0;
 #define PLACE(field, bytes) data->field = end, end += (size_t)fa_round_up((bytes), 256)
   PLACE(scores, data->pairs * block * size);
@@ -136,9 +158,13 @@ typedef struct baseline_run {
   fa_baseline_params params;
 } baseline_run;
 
-static fa_status start(const baseline_run *r, fa_cuda_function function, int64_t x, int64_t y, int64_t z) {
-  const fa_cuda_shape shape = {{(unsigned)x, (unsigned)y, (unsigned)z}, PASS_THREADS, 0, 0, 0};
+static fa_status start_blocks(const baseline_run *r, fa_cuda_function function, int threads, int64_t x, int64_t y, int64_t z) {
+  const fa_cuda_shape shape = {{(unsigned)x, (unsigned)y, (unsigned)z}, (unsigned)threads, 0, 0, 0};
   return fa_cuda_start_with(r->plan->context, function, shape, &r->params, r->stream);
+}
+
+static fa_status start(const baseline_run *r, fa_cuda_function function, int64_t x, int64_t y, int64_t z) {
+  return start_blocks(r, function, PASS_THREADS, x, y, z);
 }
 
 /* cuBLAS's batched products fault on rows that do not begin at a multiple of 16 bytes. */
@@ -212,14 +238,15 @@ static fa_status passes(baseline_run *r) {
   if (!is_eager(r->plan)) {
     const float scale = r->params.run.scale;
     r->params.run.scale = 1.0f; /* the product has it */
-    const fa_status status = start(r, r->data->softmax, rows, count, 1);
+    const fa_status status = start_blocks(r, r->data->softmax, r->data->softmax_threads, rows, count, 1);
     r->params.run.scale = scale;
     return status;
   }
-  TRY(start(r, r->data->scale, rows, count, 1));
-  if (r->params.mask_wanted) TRY(start(r, r->data->add, rows, count, 1));
-  TRY(start(r, r->data->wide_softmax, rows, count, 1));
-  return r->plan->problem.dtype == FA_FLOAT32 ? FA_OK : start(r, r->data->cast, rows, count, 1);
+  const int threads = r->data->pass_threads;
+  TRY(start_blocks(r, r->data->scale, threads, rows, count, 1));
+  if (r->params.mask_wanted) TRY(start_blocks(r, r->data->add, threads, rows * count, 1, 1));
+  TRY(start_blocks(r, r->data->softmax, r->data->softmax_threads, rows, count, 1));
+  return r->plan->problem.dtype == FA_FLOAT32 ? FA_OK : start_blocks(r, r->data->cast, threads, rows, count, 1);
 }
 
 static fa_status run_block(baseline_run *r) {

@@ -8,7 +8,7 @@ import pytest
 SHARED_LIMIT = 96 * 1024  # a block's, on sm_70
 MUST_NOT_SPILL = "prefill_sm70_d64", "prefill_sm70_d128"
 # Of the model runner, which a build may lack.
-RUNNERS = "embed_rows_f16", "norm_f16", "norm_add_f16", "gate_f16", "place_heads_f16", "sample_rows"
+RUNNERS = "embed_rows_f16", "norm_f16", "norm_add_f16", "gate_f16", "place_heads_f16", "place_rows_f16", "sample_rows"
 
 
 @pytest.fixture(scope="module")

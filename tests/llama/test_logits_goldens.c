@@ -14,13 +14,16 @@
 #include "model_file.h"
 
 enum { TOP = 8, MAX_SAMPLED = 64, MAX_TOKENS = 1024, MAX_SPANS = 4, MAX_ROWS = 64 };
-/* Where the CPU multiplies quantised weights as they are, activations of so few rows are rounded to 8 bits. */
+/* Where the CPU multiplies quantised weights as they are, activations of so few rows are rounded to 8 bits, but for
+ * fp32's. */
 enum { FEW_ROWS = 8 };
 
 typedef struct subject {
   const char *goldens; /* tests run in the root of the tree */
   const char *(*model)(void);
 } subject;
+
+enum { BF16, FP32, EIGHT_BITS, KINDS };
 
 /* A tolerance of the goldens: largest error, root mean square. */
 typedef struct bound {
@@ -30,7 +33,7 @@ typedef struct bound {
 typedef struct golden {
   FILE *file;
   uint32_t prompts, sampled;
-  bound bounds[2][2]; /* [without, with 8 bits][bf16, fp32] */
+  bound bounds[KINDS];
   int32_t sampled_ids[MAX_SAMPLED];
 } golden;
 
@@ -51,8 +54,8 @@ typedef struct run {
   fa_llama_model *model;
   fa_llama_session *session;
   float *logits;
-  int kind;         /* of the goldens' bounds: 0 is bf16, 1 fp32 */
-  errors errors[2]; /* of rows without and with 8 bits */
+  int kind; /* BF16 or FP32 */
+  errors errors[KINDS];
 } run;
 
 static void get(FILE *file, void *to, size_t bytes) { assert_int_equal(fread(to, 1, bytes, file), bytes); }
@@ -104,8 +107,8 @@ static bool open_run(run *r, const subject *of, int32_t dtype, bool token_by_tok
   if (fa_llama_model_load(r->context, of->model(), &load, &r->model) != FA_OK) {
     fail_msg("%s", fa_llama_last_error());
   }
-  r->kind = dtype == FA_FLOAT32;
-  if (!r->kind && fa_llama_model_dtype(r->model) == FA_FLOAT32) {
+  r->kind = dtype == FA_FLOAT32 ? FP32 : BF16;
+  if (r->kind == BF16 && fa_llama_model_dtype(r->model) == FA_FLOAT32) {
     fa_llama_model_free(r->model);
     fa_context_destroy(r->context);
     return false;
@@ -134,7 +137,7 @@ static void eval(run *r, const int32_t *tokens, int64_t count) {
 }
 
 /* Rows [row, row + count) of the last eval, the goldens' next. */
-static void compare_rows(run *r, int64_t at, int64_t count, bool eight_bits) {
+static void compare_rows(run *r, int64_t at, int64_t count, int kind) {
   const int64_t vocabulary = fa_llama_model_shape(r->model)->vocabulary;
   assert_int_equal(fa_llama_logits(r->session, at, count, r->logits), FA_OK);
   for (int64_t i = 0; i < count; i++) {
@@ -143,7 +146,7 @@ static void compare_rows(run *r, int64_t at, int64_t count, bool eight_bits) {
     get(r->g.file, expected.best_logits, sizeof expected.best_logits);
     get(r->g.file, expected.sampled, r->g.sampled * sizeof *expected.sampled);
     compare_row(&r->g, &expected, r->logits + i * vocabulary, vocabulary,
-                (double)r->g.bounds[eight_bits][r->kind].largest, &r->errors[eight_bits]);
+                (double)r->g.bounds[kind].largest, &r->errors[kind]);
   }
 }
 
@@ -158,14 +161,14 @@ static void compare_prompt(run *r, bool token_by_token) {
   get(r->g.file, &spans, sizeof spans);
   assert_true(spans <= MAX_SPANS);
   get(r->g.file, list, spans * sizeof *list);
-  const bool few = fa_dots_isa() && strcmp(fa_test_device(), "cpu") == 0;
+  const int few = r->kind == BF16 && fa_dots_isa() && fa_test_operators() == &fa_cpu_operators ? EIGHT_BITS : r->kind;
   assert_int_equal(fa_llama_session_rewind(r->session, 0, 0), FA_OK);
   if (!token_by_token) eval(r, tokens, count);
   for (uint32_t i = 0; i < spans; i++) {
     const uint32_t *span = list[i];
     assert_true(span[1] <= MAX_ROWS && span[0] <= count && span[1] <= count - span[0]);
     if (!token_by_token) {
-      compare_rows(r, span[0], span[1], few && span[1] <= FEW_ROWS);
+      compare_rows(r, span[0], span[1], span[1] <= FEW_ROWS ? few : r->kind);
       continue;
     }
     eval(r, tokens + done, span[0] - done);
@@ -181,13 +184,14 @@ static void compare_model(const subject *of, int32_t dtype, bool token_by_token)
   if (!of->model() || !open_run(&r, of, dtype, token_by_token)) skip();
   for (uint32_t p = 0; p < r.g.prompts; p++) compare_prompt(&r, token_by_token);
   assert_int_equal(fgetc(r.g.file), EOF);
-  for (int eight_bits = 0; eight_bits < 2; eight_bits++) {
-    const errors *e = &r.errors[eight_bits];
-    const bound *allowed = &r.g.bounds[eight_bits][r.kind];
+  for (int kind = 0; kind < KINDS; kind++) {
+    static const char *const names[KINDS] = {"bf16", "fp32", "bf16 and 8 bits"};
+    const errors *e = &r.errors[kind];
+    const bound *allowed = &r.g.bounds[kind];
     if (!e->count) continue;
     const double mean = sqrt(e->squares / (double)e->count);
-    print_message("%s%s: largest error %.3g of %.3g, root mean square %.3g of %.3g\n", r.kind ? "fp32" : "bf16",
-                  eight_bits ? ", 8 bits" : "", e->largest, (double)allowed->largest, mean, (double)allowed->mean);
+    print_message("%s: largest error %.3g of %.3g, root mean square %.3g of %.3g\n", names[kind], e->largest,
+                  (double)allowed->largest, mean, (double)allowed->mean);
     assert_true(e->largest <= (double)allowed->largest);
     assert_true(mean <= (double)allowed->mean);
   }

@@ -69,7 +69,8 @@ static double bounded_dot(fa_dtype dtype, const void *a, const float *w, int64_t
     *tolerance +=
         largest * weights * (0.51 / 127.0 + 0x1p-11) + largest_offset * (block_sum + largest) * 0x1p-10;
   }
-  *tolerance += absolute * 0x1p-8 + sum_error(absolute, n);
+  if (dtype == FA_FLOAT32) *tolerance = 0.0; /* products of fp32 */
+  *tolerance += (dtype == FA_FLOAT32 ? 0.0 : absolute * 0x1p-8) + sum_error(absolute, n);
   return sum;
 }
 

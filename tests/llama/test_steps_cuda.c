@@ -5,7 +5,7 @@
 
 #include "dequantize.h"
 
-enum { POSITIONS = 600, PAGES = 5 };
+enum { POSITIONS = 600, PAGES = 5, MOST_ROWS = 640 };
 
 typedef struct placement {
   int64_t rows, heads_q, heads_kv, dim_qk, dim_v, rotary_dim, page_size;
@@ -15,7 +15,9 @@ typedef struct placement {
 static const placement placements[] = {
     {1, 32, 32, 128, 128, 128, 16, 0, 0, 0}, {37, 9, 3, 64, 64, 64, 16, 1, 1, 0}, {12, 4, 1, 256, 256, 256, 7, 0, 0, 1},
     {5, 6, 2, 96, 96, 24, 3, 0, 1, 1},       {33, 3, 1, 30, 22, 10, 8, 1, 1, 1},  {3, 4, 2, 80, 64, 0, 1, 0, 1, 1},
-    {2, 2, 1, 576, 512, 64, 32, 1, 0, 1},
+    {2, 2, 1, 576, 512, 64, 32, 1, 0, 1},    {9, 40, 8, 96, 64, 32, 16, 1, 1, 1},
+    /* Rows enough that a block goes over all heads of its row, on GPUs of up to 160 multiprocessors. */
+    {640, 33, 7, 128, 112, 64, 5, 0, 1, 1},  {640, 3, 2, 512, 512, 512, 4, 1, 0, 1},
 };
 
 /* Element d of head `row` of `column` .. of the product, as it should be stored. */
@@ -39,7 +41,7 @@ static void check_placement(fa_engine *engine, const placement *p) {
   const int64_t columns = (p->heads_q + p->heads_kv) * p->dim_qk + p->heads_kv * p->dim_v, slots = PAGES * p->page_size;
   const size_t size = bytes_of(engine->dtype);
   double *qkv, *bias, *q_norm, *k_norm, *table;
-  int32_t positions[64], places[64];
+  int32_t positions[MOST_ROWS], places[MOST_ROWS];
   fa_head_placement h = {.rows = p->rows, .heads_q = p->heads_q, .heads_kv = p->heads_kv, .head_dim_qk = p->dim_qk, .head_dim_v = p->dim_v,
                          .rotary_dim = p->rotary_dim, .rotary_interleaved = p->interleaved, .norm_epsilon = 1e-5f,
                          .page_size = p->page_size};
