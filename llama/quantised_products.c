@@ -1,13 +1,13 @@
 /* Products on quantised weights, which stay in memory as the file has them.
  *
  * Few rows (decoding): each row of activations is rounded to 8 bits in blocks, as ggml does it, and
- * multiplied with the weights' blocks by its dot products; output rows are shared among the threads in one
- * parallel region a product, with whatever follows the product in it. Bound: reading the weights, or some 16
- * cycles a block of 32 on AVX-512 VNNI.
+ * multiplied with the weights' blocks by its dot products (scripts/fetch_ggml.sh says why ggml); output rows
+ * are shared among the threads in one parallel region a product, with whatever follows the product in it.
+ * Bound: reading the weights, or 2 ns a block of 32 a thread (Q4_1 on Zen 4).
  *
- * Many rows (prompts): a slab of weights at a time is unpacked to oneDNN's operands, on all threads, and
- * multiplied where it lies. Unpacking costs what 40 rows of the bf16 product do. Bound: the product's
- * arithmetic. */
+ * Many rows (prompts), and any number in fp32: a slab of weights at a time is unpacked to oneDNN's operands,
+ * on all threads, and multiplied where it lies. Unpacking takes 0.2 to 0.7 ns an element a thread, what 20 to
+ * 80 rows of the bf16 product take. Bound: the product's arithmetic. Numbers: docs/performance.md. */
 #include <omp.h>
 
 #include "dequantize.h"
@@ -15,7 +15,8 @@
 #include "matrix_cpu.h"
 #include "row_operators.h"
 
-/* Up to here dot products are faster than unpacking. */
+/* Up to here dot products are faster than unpacking. Who asks for fp32 gets products of fp32 at any number of
+ * rows. */
 enum { FEW_ROWS = 8 };
 
 /* Of unpacked weights: stays in the last cache beside the operands. */
@@ -178,42 +179,41 @@ static fa_status many_rows(fa_cpu_engine *engine, const fa_matrix *matrix, fa_ep
 }
 
 /* As products on packed weights: the activation in the gate's product, multiplication and rounding in the
- * other's. */
+ * other's. For parts of one slab: oneDNN has no fast product that multiplies into rows with gaps. */
 static fa_status many_rows_gated(fa_cpu_engine *engine, const fa_matrix *gated, fa_activation activation,
                                  int64_t rows, const void *a, float *scratch, void *y) {
-  const int64_t inner = gated->parts[0].rows, slab = slab_rows(engine, gated->columns);
+  const int64_t inner = gated->parts[0].rows;
   const bool has_gate = gated->count == 2;
-  fa_product_call call = {.activation = activation, .rows = rows, .x = a};
-  fa_status status = FA_OK;
-  for (int64_t at = 0; at < inner && status == FA_OK; at += slab) {
-    const int64_t count = least(slab, inner - at);
-    char *out = (char *)y + (size_t)at * fa_dtype_bytes(engine->operand);
-    call.finish = has_gate ? FA_FINISH_ACTIVATE : FA_FINISH_ACTIVATE_ROUND;
-    call.y_stride = has_gate ? count : inner;
-    call.y = has_gate ? (void *)scratch : out;
-    status = slab_product(engine, &gated->parts[0], at, count, &call);
-    if (status != FA_OK || !has_gate) continue;
-    call.finish = FA_FINISH_TIMES_ROUND;
-    call.y_stride = inner;
-    call.factor = scratch;
-    call.y = out;
-    status = slab_product(engine, &gated->parts[1], at, count, &call);
-  }
-  return status;
+  fa_product_call call = {.finish = has_gate ? FA_FINISH_ACTIVATE : FA_FINISH_ACTIVATE_ROUND,
+                          .activation = activation,
+                          .rows = rows,
+                          .y_stride = inner,
+                          .x = a,
+                          .y = has_gate ? (void *)scratch : y};
+  const fa_status status = slab_product(engine, &gated->parts[0], 0, inner, &call);
+  if (status != FA_OK || !has_gate) return status;
+  call.finish = FA_FINISH_TIMES_ROUND;
+  call.factor = scratch;
+  call.y = y;
+  return slab_product(engine, &gated->parts[1], 0, inner, &call);
 }
 
 /* ------------------------------------------------------------------------- either */
 
+static bool few(const fa_cpu_engine *engine, int64_t rows) {
+  return rows <= FEW_ROWS && engine->base.dtype != FA_FLOAT32;
+}
+
 fa_status fa_quantised_product(fa_cpu_engine *engine, const fa_matrix *matrix, fa_epilogue epilogue,
                                int64_t rows, const void *a, float *y) {
-  if (rows <= FEW_ROWS) return few_rows(engine, matrix, epilogue, rows, a, y);
+  if (few(engine, rows)) return few_rows(engine, matrix, epilogue, rows, a, y);
   return many_rows(engine, matrix, epilogue, rows, a, y);
 }
 
 fa_status fa_quantised_gated_product(fa_cpu_engine *engine, const fa_matrix *gated, fa_activation activation,
                                      int64_t rows, const void *a, float *scratch, void *y) {
-  if (rows <= FEW_ROWS) return few_rows_gated(engine, gated, activation, rows, a, y);
-  if (engine->operand == engine->base.dtype) {
+  if (few(engine, rows)) return few_rows_gated(engine, gated, activation, rows, a, y);
+  if (engine->operand == engine->base.dtype && gated->parts[0].rows <= slab_rows(engine, gated->columns)) {
     return many_rows_gated(engine, gated, activation, rows, a, scratch, y);
   }
   const int64_t inner = gated->parts[0].rows;
