@@ -165,9 +165,17 @@ void fa_llama_session_memory(const fa_llama_session *session, fa_llama_memory *m
 const char *fa_llama_session_prefill_kernel(const fa_llama_session *session);
 const char *fa_llama_session_decode_kernel(const fa_llama_session *session);
 
-/* Empties sequence 0, reads `count` >= 1 tokens into it, and gives the sum of -log p of all but the first, in nats. */
+/* Is shown the logits that a score comes from: some rows at a time, in order. */
+typedef struct fa_llama_watcher {
+  /* next: [rows] tokens that follow; log_sums: [rows] ln of the sum of exp of a row; logits: [rows, vocabulary]. */
+  void (*rows)(void *user, int64_t rows, const int32_t *next, const double *log_sums, const float *logits);
+  void *user;
+} fa_llama_watcher;
+
+/* Empties sequence 0, reads `count` >= 1 tokens into it, and gives the sum of -log p of all but the first, in nats.
+ * watcher NULL: none. */
 fa_status fa_llama_score(fa_llama_session *session, int threads, const int32_t *tokens, int64_t count,
-                         double *nats);
+                         const fa_llama_watcher *watcher, double *nats);
 
 /* ------------------------------------------------------------------------ tokenizer */
 

@@ -179,28 +179,23 @@ static fa_status many_rows(fa_cpu_engine *engine, const fa_matrix *matrix, fa_ep
 }
 
 /* As products on packed weights: the activation in the gate's product, multiplication and rounding in the
- * other's. */
+ * other's. For parts of one slab: oneDNN has no fast product that multiplies into rows with gaps. */
 static fa_status many_rows_gated(fa_cpu_engine *engine, const fa_matrix *gated, fa_activation activation,
                                  int64_t rows, const void *a, float *scratch, void *y) {
-  const int64_t inner = gated->parts[0].rows, slab = slab_rows(engine, gated->columns);
+  const int64_t inner = gated->parts[0].rows;
   const bool has_gate = gated->count == 2;
-  fa_product_call call = {.activation = activation, .rows = rows, .x = a};
-  fa_status status = FA_OK;
-  for (int64_t at = 0; at < inner && status == FA_OK; at += slab) {
-    const int64_t count = least(slab, inner - at);
-    char *out = (char *)y + (size_t)at * fa_dtype_bytes(engine->operand);
-    call.finish = has_gate ? FA_FINISH_ACTIVATE : FA_FINISH_ACTIVATE_ROUND;
-    call.y_stride = has_gate ? count : inner;
-    call.y = has_gate ? (void *)scratch : out;
-    status = slab_product(engine, &gated->parts[0], at, count, &call);
-    if (status != FA_OK || !has_gate) continue;
-    call.finish = FA_FINISH_TIMES_ROUND;
-    call.y_stride = inner;
-    call.factor = scratch;
-    call.y = out;
-    status = slab_product(engine, &gated->parts[1], at, count, &call);
-  }
-  return status;
+  fa_product_call call = {.finish = has_gate ? FA_FINISH_ACTIVATE : FA_FINISH_ACTIVATE_ROUND,
+                          .activation = activation,
+                          .rows = rows,
+                          .y_stride = inner,
+                          .x = a,
+                          .y = has_gate ? (void *)scratch : y};
+  const fa_status status = slab_product(engine, &gated->parts[0], 0, inner, &call);
+  if (status != FA_OK || !has_gate) return status;
+  call.finish = FA_FINISH_TIMES_ROUND;
+  call.factor = scratch;
+  call.y = y;
+  return slab_product(engine, &gated->parts[1], 0, inner, &call);
 }
 
 /* ------------------------------------------------------------------------- either */
@@ -218,7 +213,7 @@ fa_status fa_quantised_product(fa_cpu_engine *engine, const fa_matrix *matrix, f
 fa_status fa_quantised_gated_product(fa_cpu_engine *engine, const fa_matrix *gated, fa_activation activation,
                                      int64_t rows, const void *a, float *scratch, void *y) {
   if (few(engine, rows)) return few_rows_gated(engine, gated, activation, rows, a, y);
-  if (engine->operand == engine->base.dtype) {
+  if (engine->operand == engine->base.dtype && gated->parts[0].rows <= slab_rows(engine, gated->columns)) {
     return many_rows_gated(engine, gated, activation, rows, a, scratch, y);
   }
   const int64_t inner = gated->parts[0].rows;

@@ -80,6 +80,9 @@ def test_bench_model_usage(refused, arguments, says):
     (("-m", "x", "-f", "y", "--ctx", "1"), "--ctx is 1"),
     (("-m", "x", "-f", "y", "--max-tokens", "-1"), "--max-tokens is -1"),
     (("-m", "x", "-f", "y", "--attention", ""), "allowed: fast, standard, eager"),
+    (("-m", "x", "-f", "y", "--top", "0"), "--top is 0"),
+    (("-m", "x", "-f", "y", "--top", "1025"), "1 .. 1024"),
+    (("-m", "x", "-f", "y", "--save-logits", "-"), "--save-logits is -"),
 ])
 def test_perplexity_usage(refused, arguments, says):
     refused(2, "perplexity", *arguments, says=says)
@@ -89,6 +92,17 @@ def test_files_that_are_not_there(refused, any_file, tmp_path):
     refused(1, "generate", "-m", tmp_path / "none.gguf", "-p", "a", says="No such file")
     refused(1, "generate", "-m", tmp_path, "-p", "a", says="config.json")
     refused(1, "perplexity", "-m", any_file, "-f", tmp_path / "none.txt", says="No such file")
+
+
+def test_saved_logits_that_are_none(refused, any_file, tmp_path):
+    how = ("perplexity", "-m", any_file, "-f", any_file)
+    refused(1, *how, "--compare-logits", tmp_path / "none", says="No such file")
+    refused(1, *how, "--compare-logits", any_file, says="holds no saved logits")
+    refused(1, *how, "--compare-logits", "/dev/zero", says="holds no saved logits")
+    refused(1, *how, "--compare-logits", tmp_path, says="Is a directory")
+    refused(1, *how, "--save-logits", "/nonexistent/x", says="/nonexistent/x")
+    refused(1, *how, "--save-logits", tmp_path / "kept", says="general.architecture")
+    assert not list(tmp_path.glob("kept*"))
 
 
 def test_files_that_are_not_models(refused, any_file, tmp_path):
