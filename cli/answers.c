@@ -36,7 +36,7 @@ static int show(fa_answering *a, fa_answer *answer, size_t length) {
   memcpy(answer->text + answer->length, answer->piece, length);
   answer->length += length;
   answer->text[answer->length] = '\0';
-  if (length && a->show) a->show(a->user, answer, answer->piece, length);
+  if (length && a->show && !answer->finish) a->show(a->user, answer, answer->piece, length);
   return FA_EXIT_OK;
 }
 
@@ -67,7 +67,10 @@ static int take(fa_answering *a, fa_answer *answer, int32_t token, float gap) {
     if (fa_stop_text_stopped_by(answer->stop) >= 0) answer->finish = "stop";
   }
   if (!answer->finish && answer->generated.count == a->tokens) answer->finish = "length";
-  if (code == FA_EXIT_OK && answer->finish && strcmp(answer->finish, "stop") != 0) code = feed(a, answer, NULL, 0);
+  if (code != FA_EXIT_OK || !answer->finish) return code;
+  const size_t before = answer->length;
+  if (strcmp(answer->finish, "stop") != 0) code = feed(a, answer, NULL, 0);
+  if (code == FA_EXIT_OK && a->show) a->show(a->user, answer, answer->text + before, answer->length - before);
   return code;
 }
 

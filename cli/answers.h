@@ -21,7 +21,8 @@ typedef struct fa_answering {
   const fa_sampler *sampler;
   int64_t tokens; /* generated at most */
   bool wants_gaps;
-  void (*show)(void *user, const fa_answer *answer, const char *bytes, size_t length); /* as text comes; NULL: not */
+  /* As text comes, and once more, with what was held back, when `finish` is set; NULL: not. */
+  void (*show)(void *user, const fa_answer *answer, const char *bytes, size_t length);
   void *user;
   double prompt_s, decode_s; /* filled */
   int64_t decoded;           /* tokens that took a step of their own */

@@ -133,7 +133,7 @@ static void print_row(const fa_bench_model_row *r, double first_ms) {
            (long long)r->generate, "-", r->why);
     return;
   }
-  if (first_ms != r->ms) snprintf(speedup, sizeof speedup, "%.2fx", r->ms / first_ms);
+  if (first_ms > 0.0 && first_ms != r->ms) snprintf(speedup, sizeof speedup, "%.2fx", r->ms / first_ms);
   const fa_llama_memory *m = &r->memory;
   printf("%-8s %-9s %5lld %7lld %5lld %11.3f %12.1f %9s %9.2f  %s\n", r->op, r->attention, (long long)r->batch,
          (long long)r->prompt, (long long)r->generate, r->ms, r->tokens_per_s, speedup,
@@ -170,7 +170,7 @@ static void add_row(cJSON *rows, const fa_bench_model *b, const fa_context *cont
 static int bench_point(const fa_bench_model *b, const fa_context *context, unsigned operation, int64_t batch, int64_t prompt,
                        cJSON *json) {
   static const char *const names[] = {"prefill", "decode", "mixed"};
-  fa_bench_model_row rows[FA_BENCH_ATTENTIONS];
+  fa_bench_model_row rows[FA_BENCH_ATTENTIONS] = {{0}};
   for (int a = 0; a < b->attentions; a++) {
     fa_bench_model_row *r = &rows[a];
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%s %s, batch %lld, prompt %lld ...", names[operation], b->attention[a].name, (long long)batch, (long long)prompt);
@@ -183,7 +183,7 @@ static int bench_point(const fa_bench_model *b, const fa_context *context, unsig
   const double fast = ms_of(rows, b->attentions, "fast"), standard = ms_of(rows, b->attentions, "standard"),
                eager = ms_of(rows, b->attentions, "eager");
   for (int a = 0; a < b->attentions; a++) {
-    if (fa_options_prints_text(&options.common)) print_row(&rows[a], rows[0].ms);
+    if (fa_options_prints_text(&options.common)) print_row(&rows[a], rows[0].ran ? rows[0].ms : 0.0);
     add_row(json, b, context, &rows[a], fast, standard, eager);
   }
   fflush(stdout);
@@ -215,6 +215,12 @@ int fa_bench_model_command(int argc, const char **argv) {
   if (batch_count < 0) return -batch_count;
   const int prompt_count = read_list("prompt", options.prompts, prompts);
   if (prompt_count < 0) return -prompt_count;
+  for (int i = 0; i < batch_count; i++) {
+    if (batches[i] > 65536) return fa_usage_error("--batch is '%s'; at most 65536 sequences are run at once", options.batches);
+    if (operations == 1u << 2 && batches[i] < 2) return fa_usage_error("--op mixed needs a --batch of at least 2");
+  }
+  if (options.common.kernel && strcmp(options.attention, "fast,standard,eager") != 0)
+    return fa_usage_error("--attention and --kernel are both given; --attention takes kernels by name too");
   for (int i = 0; i < prompt_count; i++) longest = prompts[i] > longest ? prompts[i] : longest;
 
   fa_bench_model b = {.name = options.arch ? options.arch : options.model, .device = options.common.device,
@@ -229,11 +235,11 @@ int fa_bench_model_command(int argc, const char **argv) {
   if (code == FA_EXIT_OK) code = read_attentions(&b, attentions);
   if (code == FA_EXIT_OK && options.common.json) code = fa_output_open(&output, options.common.json);
   if (code == FA_EXIT_OK) {
-    code = options.arch ? open_random(&options.common, longest + options.generate + 1, &context, &model)
+    code = options.arch ? open_random(&options.common, longest + options.generate + FA_BENCH_WARM_STEPS + 1, &context, &model)
                         : fa_model_open(&options.common, options.model, options.dtype, &context, &model);
   }
   b.model = model;
-  if (code == FA_EXIT_OK && longest + options.generate + 1 > fa_llama_model_shape(model)->context) {
+  if (code == FA_EXIT_OK && longest + options.generate + FA_BENCH_WARM_STEPS + 1 > fa_llama_model_shape(model)->context) {
     code = fa_usage_error("--prompt %lld and --gen %ld; together below %lld, the model's context", (long long)longest,
                           options.generate, (long long)fa_llama_model_shape(model)->context);
   }

@@ -6,7 +6,7 @@
 
 #include "llama.h"
 
-enum { FA_BENCH_ATTENTIONS = 8 };
+enum { FA_BENCH_ATTENTIONS = 8, FA_BENCH_WARM_STEPS = 3 /* decoded before what is timed */ };
 
 typedef struct fa_bench_attention {
   const char *name;

@@ -7,7 +7,7 @@
 #include "bench_model.h"
 #include "model_commands.h"
 
-enum { WARM_STEPS = 3, MIXED_CHUNK = 512 };
+enum { MIXED_CHUNK = 512 };
 
 typedef struct timing {
   const fa_bench_model *bench;
@@ -61,10 +61,10 @@ static fa_status step(timing *t, int64_t sequences) {
 static fa_status time_decode(timing *t) {
   fa_status status = read_prompts(t, t->row->batch);
   if (status == FA_OK) status = fa_llama_sample(t->session, t->settings, t->drawn);
-  for (int64_t i = 0; i < t->row->generate && status == FA_OK; i++) {
+  for (int64_t i = 0; i < t->row->generate + FA_BENCH_WARM_STEPS && status == FA_OK; i++) {
     const double begin = fa_model_seconds();
     status = step(t, t->row->batch);
-    if (i >= WARM_STEPS || i + 1 == t->row->generate) note(t, begin);
+    if (i >= FA_BENCH_WARM_STEPS) note(t, begin);
   }
   return status;
 }
@@ -76,7 +76,7 @@ static fa_status time_mixed(timing *t) {
   fa_status status = read_prompts(t, decoding);
   if (status == FA_OK) status = fa_llama_sample(t->session, t->settings, t->drawn);
   int64_t done = 0;
-  for (int64_t i = 0; i < t->row->generate && status == FA_OK; i++) {
+  for (int64_t i = 0; i < t->row->generate + FA_BENCH_WARM_STEPS && status == FA_OK; i++) {
     if (done + chunk > prompt) {
       status = fa_llama_session_rewind(t->session, (int32_t)last, 0);
       done = 0;
@@ -87,7 +87,7 @@ static fa_status time_mixed(timing *t) {
     t->entries[last] = (fa_llama_entry){(int32_t)last, t->tokens + last * prompt + done, chunk};
     status = fa_llama_eval_batch(t->session, t->entries, t->row->batch);
     if (status == FA_OK) status = fa_llama_sample(t->session, t->settings, t->drawn);
-    if (i >= WARM_STEPS || i + 1 == t->row->generate) note(t, begin);
+    if (i >= FA_BENCH_WARM_STEPS) note(t, begin);
     done += chunk;
   }
   return status;
@@ -96,7 +96,7 @@ static fa_status time_mixed(timing *t) {
 static fa_status run(timing *t, const fa_bench_attention *attention) {
   const fa_bench_model_row *row = t->row;
   fa_llama_session_options options = FA_LLAMA_SESSION_OPTIONS_INIT;
-  options.max_tokens = row->prompt + t->bench->generate + 1;
+  options.max_tokens = row->prompt + t->bench->generate + FA_BENCH_WARM_STEPS + 1;
   options.max_sequences = row->batch;
   options.max_rows = t->bench->chunk;
   options.page_size = t->bench->page;
@@ -149,7 +149,7 @@ int fa_bench_model_time(const fa_bench_model *bench, const fa_bench_attention *a
   }
   int code = FA_EXIT_OK;
   if (status == FA_ERROR_MEMORY || status == FA_ERROR_UNSUPPORTED)
-    snprintf(row->why, sizeof row->why, "%s", fa_llama_last_error());
+    snprintf(row->why, sizeof row->why, "%s", t.ms ? fa_llama_last_error() : "no memory for the prompts");
   else if (status != FA_OK)
     code = fa_model_failure();
   fa_llama_session_free(t.session);

@@ -55,7 +55,8 @@ static const fa_command_help help = {
     "as they come; the speed follows on standard error. The prompt is processed at once,\n"
     "through the attention that --attention names. Several prompts are answered together,\n"
     "over one paged KV cache, and printed as they end. The same command with the same\n"
-    "seed prints the same text.",
+    "seed prints the same text on a CPU; on a GPU two tokens may change places where\n"
+    "their logits are within rounding.",
     "  fastattn generate -m SmolLM2-135M-Instruct.Q4_1.gguf -p \"Why is the sky blue?\" -n 64"};
 
 typedef struct generation {
@@ -168,22 +169,20 @@ static int prepare(generation *g) {
   return FA_EXIT_OK;
 }
 
-/* A single answer is printed as it comes, several when they have ended. */
+/* A single answer is printed as it comes, several as they end. */
 static void stream(void *user, const fa_answer *answer, const char *bytes, size_t length) {
-  (void)user;
-  (void)answer;
-  fwrite(bytes, 1, length, stdout);
+  const generation *g = user;
+  if (g->count == 1) fwrite(bytes, 1, length, stdout);
+  else if (answer->finish) printf("[%lld] %s\n", (long long)(answer - g->answers) + 1, answer->text ? answer->text : "");
   fflush(stdout);
 }
 
 static int generate(generation *g) {
   const bool text = fa_options_prints_text(&options.common);
   g->answering = (fa_answering){.session = g->session, .sampler = g->sampler, .tokens = options.tokens,
-                                .wants_gaps = options.common.json != NULL, .show = text && g->count == 1 ? stream : NULL};
+                                .wants_gaps = options.common.json != NULL, .show = text ? stream : NULL, .user = g};
   const int code = fa_answers_run(&g->answering, g->answers, g->count);
   if (code != FA_EXIT_OK || !text) return code;
-  for (int64_t i = 0; i < g->count && g->count > 1; i++)
-    printf("[%lld] %s\n", (long long)i + 1, g->answers[i].text ? g->answers[i].text : "");
   if ((g->count == 1 && putchar('\n') == EOF) || fflush(stdout) != 0)
     return fa_failure("cannot write the text to standard output");
   return code;

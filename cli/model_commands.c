@@ -1,4 +1,4 @@
-/* What generate and perplexity share. */
+/* What generate, perplexity and bench-model share. */
 #include "model_commands.h"
 
 #include <errno.h>

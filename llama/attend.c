@@ -12,6 +12,11 @@
 #include "llama_error.h"
 #include "session.h"
 
+enum { ROUND = 256 }; /* rows of ragged problems, so that passes of about the same size share a plan */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
 bool fa_llama_is_dense(const fa_llama_session *s, const fa_chunk *chunk, int64_t *stride) {
   *stride = 0;
   if (s->pages_a_sequence != 1) return false;
@@ -82,7 +87,7 @@ static fa_status find_plan(fa_llama_session *s, const fa_attention_choice *wante
         c->has_window == wanted->has_window) {
       c->last_use = ++s->clock;
       *plan = c->plan;
-      return FA_OK;
+      return reserve_workspace(s, fa_plan_workspace_bytes(c->plan)); /* lost where a larger one could not be had */
     }
     if (c->last_use < oldest->last_use) oldest = c;
   }
@@ -126,9 +131,14 @@ static fa_status run(fa_llama_session *s, const fa_chunk *chunk, int64_t layer, 
     if (segment[i].past + segment[i].count > c.keys) c.keys = segment[i].past + segment[i].count;
     c.rows += segment[i].count;
   }
-  if (c.queries == 1) c.keys = s->max_tokens;
   c.has_lengths = c.queries == 1 || !is_equal;
-  if (is_equal) c.rows = 0;
+  if (c.has_lengths) c.keys = s->max_tokens; /* maxima that serve the passes to come, too */
+  if (is_equal) {
+    c.rows = 0;
+  } else {
+    c.queries = least(round_up(c.queries, ROUND), s->max_rows);
+    c.rows = least(round_up(c.rows, ROUND), s->max_rows);
+  }
   const fa_plan *plan;
   fa_status status = find_plan(s, &c, &plan);
   if (status != FA_OK) return status;

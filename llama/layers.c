@@ -40,7 +40,7 @@ static fa_status project_qkv(fa_llama_session *s, const fa_chunk *chunk, int64_t
     const fa_head_placement placement = {
         .rows = rows, .heads_q = shape->heads_q, .heads_kv = shape->heads_kv, .head_dim_qk = shape->head_dim_qk,
         .head_dim_v = shape->head_dim_v, .rotary_dim = shape->rotary_dim, .rotary_interleaved = shape->rotary_interleaved,
-        .rotary = s->rotary[fa_llama_layer_has_window(shape, index)], .positions = chunk->positions + row,
+        .rotary = s->rotary[fa_llama_layer_has_window(shape, index) && s->rotary[1]], .positions = chunk->positions + row,
         .slots = chunk->slots + row, .qkv = s->wide, .bias = layer->qkv_bias, .q_norm = layer->q_norm,
         .k_norm = layer->k_norm, .norm_epsilon = shape->norm_epsilon, .q = (char *)s->q + (size_t)(row * q_width) * dtype_bytes(s),
         .k = k.data, .v = v.data, .page_size = s->page_size};

@@ -35,7 +35,7 @@ typedef struct fa_llama_shape {
   int64_t rotary_dim; /* even, at most head_dim_qk */
   double rotary_base;
   double rotary_factor;     /* positions are divided by it */
-  double rotary_base_local; /* of layers with a window, whose positions are not divided */
+  double rotary_base_local; /* of layers with a window, whose positions are not divided; 0: as the others */
   bool rotary_interleaved;  /* pairs (2d, 2d + 1), as GGUF orders Llama's weights; else (d, d + rotary_dim / 2) */
 
   int64_t window;       /* keys a windowed layer sees, its own included; 0: no layer has a window */
@@ -106,7 +106,8 @@ typedef struct fa_llama_session_options {
   int64_t max_tokens;    /* 1 .. shape.context: tokens a sequence may have */
   int64_t max_sequences; /* >= 1: sequences at once */
   int64_t max_rows;      /* tokens evaluated at a time: longer prompts go in chunks; 0 chooses */
-  int64_t page_size;     /* tokens a page of the KV cache; 0 chooses: 256, or max_tokens for a single sequence */
+  int64_t page_size;     /* tokens a page of the KV cache; 0 chooses: 256, or max_tokens for a single sequence. Baselines,
+                          * which read dense tensors, always have max_tokens */
   int64_t num_pages;     /* 0: enough for all sequences at their longest */
   const char *kernel;    /* fa_attention_problem.kernel; NULL: the fastest */
   bool no_graph;         /* decode without captured steps where the device has them */
@@ -136,7 +137,8 @@ fa_status fa_llama_eval_batch(fa_llama_session *session, const fa_llama_entry *e
 /* Of sequence 0 alone. */
 fa_status fa_llama_eval(fa_llama_session *session, const int32_t *tokens, int64_t count);
 
-/* Copies the logits after each entry of the last eval: [entries, vocabulary]. Waits for the device. */
+/* Copies the logits after each entry of the last eval: [entries, vocabulary]. Waits for the device. Before fa_llama_sample,
+ * which overwrites them. */
 fa_status fa_llama_next_logits(fa_llama_session *session, float *logits);
 /* Draws each entry's next token by settings[entry], on the device. Tokens that a sequence holds, and those drawn, count
  * as seen for repetition penalties. Waits for the device. */
@@ -161,7 +163,7 @@ typedef struct fa_llama_memory {
 } fa_llama_memory;
 void fa_llama_session_memory(const fa_llama_session *session, fa_llama_memory *memory);
 
-/* Names in the kernel table of what ran last for prompts and for single tokens; "" before. */
+/* Names in the kernel table of what was last chosen for prompts and for single tokens; "" before. */
 const char *fa_llama_session_prefill_kernel(const fa_llama_session *session);
 const char *fa_llama_session_decode_kernel(const fa_llama_session *session);
 

@@ -10,17 +10,19 @@
 
 static const fa_llama_load_options defaults = FA_LLAMA_LOAD_OPTIONS_INIT;
 
-/* What the device multiplies best, by its public description: bf16 where it has it in hardware, else f16; but a CPU without
- * bf16 takes fp32 for models whose activations outgrow f16 (Gemma's). */
+/* What the device multiplies best, by its public description: bf16 where it has it in hardware (of several GPUs: where all
+ * have it), else f16, or fp32 for models whose activations outgrow f16 (Gemma's). */
 static fa_dtype best_dtype(const char *device, const fa_llama_shape *shape) {
   const bool is_cpu = strcmp(device, "cpu") == 0;
+  bool has_bf16 = false, lacks_bf16 = false;
   for (int32_t i = 0; i < fa_device_count(); i++) {
     fa_device_info info = FA_DEVICE_INFO_INIT;
     if (fa_device_describe(i, &info) != FA_OK || strncmp(info.name, device, strlen(device)) != 0 || !info.isa) continue;
-    if (is_cpu ? strstr(info.isa, "bf16") != NULL : strncmp(info.isa, "sm_", 3) == 0 && atoi(info.isa + 3) >= 80)
-      return FA_BFLOAT16;
+    const bool has = is_cpu ? strstr(info.isa, "bf16") != NULL : strncmp(info.isa, "sm_", 3) == 0 && atoi(info.isa + 3) >= 80;
+    has_bf16 |= has;
+    lacks_bf16 |= !has;
   }
-  return is_cpu && shape->has_post_norms ? FA_FLOAT32 : FA_FLOAT16;
+  return has_bf16 && !lacks_bf16 ? FA_BFLOAT16 : shape->has_post_norms ? FA_FLOAT32 : FA_FLOAT16;
 }
 
 static fa_status open_engine(fa_llama_model *model, const fa_llama_load_options *options) {

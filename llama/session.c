@@ -121,7 +121,7 @@ static fa_status open_session(fa_llama_session *s, const fa_llama_session_option
   if (status != FA_OK) return status;
   s->uses_graphs = s->engine->operators->graph_begin && !options->no_graph && !s->is_baseline;
   status = make_rotary(s, false, &s->rotary[0]);
-  if (status == FA_OK && model->shape.window) status = make_rotary(s, true, &s->rotary[1]);
+  if (status == FA_OK && model->shape.window && model->shape.rotary_base_local > 0.0) status = make_rotary(s, true, &s->rotary[1]);
   if (status == FA_OK) status = open_cache(s, options->num_pages);
   if (status == FA_OK) status = allocate_activations(s);
   return status == FA_OK ? fa_llama_plan_decode(s, 1) : status;
@@ -293,7 +293,7 @@ static fa_status send_chunk(fa_llama_session *s, const fa_llama_entry *entries, 
   c->positions = c->tokens + c->rows;
   c->slots = c->positions + c->rows;
   fa_status status = to_device(s, s->step, c->host, (size_t)c->length * sizeof *c->host);
-  if (status == FA_OK && is_changed && s->pages_a_sequence > 1) {
+  if (status == FA_OK && is_changed) {
     const size_t bytes = (size_t)(c->segments * s->pages_a_sequence) * sizeof *s->page_table;
     memcpy(s->sent_page_table, s->page_table, bytes);
     status = to_device(s, s->device_page_table, s->sent_page_table, bytes);
@@ -322,14 +322,15 @@ static fa_status decode_captured(fa_llama_session *s) {
   fa_captured_step *c = &s->captured[s->chunk.segments];
   int64_t stride;
   const bool is_dense = fa_llama_is_dense(s, &s->chunk, &stride);
-  const int64_t page = is_dense ? s->chunk.segment[0].page : 0;
-  if (c->graph && (c->first_page != page || c->page_stride != stride)) {
+  const int64_t page = is_dense ? s->chunk.segment[0].page : -1;
+  if (!is_dense) stride = 0;
+  if (c->has_run && (c->first_page != page || c->page_stride != stride)) {
     on->graph_free(s->engine, c->graph);
-    c->graph = NULL;
+    *c = (fa_captured_step){0};
   }
   if (!c->has_run) {
-    const fa_status status = decode(s);
-    c->has_run = status == FA_OK;
+    const fa_status status = decode(s); /* may forget all steps */
+    if (status == FA_OK) *c = (fa_captured_step){NULL, true, page, stride};
     return status;
   }
   if (!c->graph) {
@@ -398,7 +399,7 @@ fa_status fa_llama_eval_batch(fa_llama_session *s, const fa_llama_entry *entries
   status = grow(s, entries, count);
   for (int64_t entry = 0, done = 0, rows = 0; entry < count && status == FA_OK; rows += s->chunk.rows) {
     status = eval_chunk(s, entries, count, past, &entry, &done, past + count);
-    if (status == FA_OK && s->progress && total > 1) {
+    if (status == FA_OK && s->progress && total > count) {
       status = fa_llama_session_synchronize(s);
       if (status == FA_OK) s->progress(s->progress_user, rows + s->chunk.rows, total);
     }

@@ -40,7 +40,7 @@ enum { FA_KEPT_PLANS = 8 };
 typedef struct fa_captured_step {
   fa_graph *graph;
   bool has_run;                    /* once, uncaptured */
-  int64_t first_page, page_stride; /* where its sequences lie, when they are read as dense tensors */
+  int64_t first_page, page_stride; /* where its sequences lie, when they are read as dense tensors; else -1, 0 */
 } fa_captured_step;
 
 struct fa_llama_session {
@@ -78,7 +78,7 @@ struct fa_llama_session {
   void *gated;          /* [block, feed_forward] */
   float *last_x;        /* [max_sequences, hidden]: rows after which a token follows */
   float *logits;        /* [max_sequences, vocabulary] */
-  float *row_logits;    /* [FA_LOGIT_ROWS, vocabulary]; made when first asked for */
+  float *row_logits;    /* [a few rows, vocabulary]; made when first asked for */
   int32_t *picked;      /* [max_sequences] row indices */
   int32_t *drawn;       /* [max_sequences] */
   fa_sample_row *settings; /* [max_sequences] */

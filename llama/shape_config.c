@@ -99,7 +99,8 @@ static fa_status read_rotary(const reader *r, fa_llama_shape *s, float **divisor
   const cJSON *parameters = member(r->config, "rope_parameters"), *scaling = member(r->config, "rope_scaling");
   const cJSON *full = member(parameters, "full_attention"), *local = member(parameters, "sliding_attention");
   double partial = 1.0;
-  s->rotary_base = s->rotary_base_local = 10000.0;
+  s->rotary_base = 10000.0;
+  s->rotary_base_local = s->has_post_norms ? 10000.0 : 0.0; /* Gemma */
   s->rotary_factor = 1.0;
   fa_status status = number(r, r->config, "rope_theta", false, &s->rotary_base);
   if (status == FA_OK) status = number(r, r->config, "rope_local_base_freq", false, &s->rotary_base_local);
@@ -123,12 +124,23 @@ static fa_status read_rotary(const reader *r, fa_llama_shape *s, float **divisor
 static fa_status read_window(const reader *r, fa_llama_shape *s) {
   fa_status status = integer(r, "sliding_window", false, &s->window);
   if (status != FA_OK || !s->window) return status;
-  if (!truth(r, "use_sliding_window", true)) {
+  int64_t windowless = s->layers;
+  status = integer(r, "max_window_layers", false, &windowless);
+  if (status != FA_OK) return status;
+  const bool is_qwen = strncmp(text(r->config, "model_type", ""), "qwen", 4) == 0;
+  if (!truth(r, "use_sliding_window", !is_qwen)) {
     s->window = 0;
     return FA_OK;
   }
   const cJSON *types = member(r->config, "layer_types"), *type;
-  if (!types) return integer(r, "sliding_window_pattern", false, &s->global_every);
+  if (!types && is_qwen && windowless > 0) {
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: the window begins at layer %lld (max_window_layers); run here: every n-th "
+                         "layer sees everything", r->file, (long long)windowless);
+  }
+  if (!types) {
+    s->global_every = s->has_post_norms ? 6 : 0; /* Gemma 3's, where the file does not say */
+    return integer(r, "sliding_window_pattern", false, &s->global_every);
+  }
   int64_t index = 0, windowed = 0, count = cJSON_GetArraySize(types);
   cJSON_ArrayForEach(type, types) {
     const char *name = cJSON_GetStringValue(type);

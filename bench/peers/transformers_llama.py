@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A Llama-2-7B-shaped model with random fp16 weights: `fastattn bench-model` beside transformers on the same GPU, one run.
 
-    transformers_llama.py build/bin/fastattn [--layers 32] [--points 1x1024,...] [--decode 1x2048,...] [--json f] [--plot f]
+    transformers_llama.py build/bin/fastattn [--layers 32] [--points 1x1024,...] [--decode 1x2048,...] [--json f]
 
 Prefill: logits of the last token, KV cache kept, median of --repeats after one warm-up on both sides. Decode: median step
 behind a prompt, cache growing. transformers runs with sdpa (PyTorch chooses its flash or cuDNN kernel) and with eager;
@@ -77,7 +77,7 @@ class Transformers:
                 seconds, out = self.seconds(lambda: model(token, past_key_values=cache, use_cache=True))
                 cache = out.past_key_values
                 times.append(seconds)
-            times = times[3:]
+            times = times[3:] or times
         milliseconds = 1e3 * statistics.median(times)
         return {"op": operation, "batch": batch, "prompt": tokens, "ms": milliseconds,
                 "tokens_per_s": 1e3 * batch * (tokens if operation == "prefill" else 1) / milliseconds,
@@ -103,7 +103,7 @@ class Transformers:
 
 
 def total(row):
-    return sum(row["memory"].values()) / 1e9
+    return sum(row["memory"].values()) / 1e9 if "memory" in row else float("nan")
 
 
 def show(row, key="tokens_per_s"):
@@ -136,11 +136,11 @@ def main():
         for batch, tokens in grid:
             row = [mine.get((operation, batch, tokens, a)) for a in options.attention.split(",")]
             peer = {name: rows.get((operation, batch, tokens)) for name, rows in peers.items()}
-            sdpa, fast = peer.get("sdpa") or {}, row[0] or {}
+            sdpa, fast = peer.get("sdpa") or {}, mine.get((operation, batch, tokens, "fast")) or {}
             ratio = f"{sdpa['ms'] / fast['ms']:.2f}x" if "ms" in sdpa and "ms" in fast else "-"
             print(f"| {operation} | {batch} x {tokens} | " + " | ".join(show(r) for r in row) + " | " +
                   " | ".join(show(r) for r in peer.values()) +
-                  f" | {ratio} | {total(fast):.1f} | {sdpa.get('peak_gb', float('nan')):.1f} |" if "ms" in fast else "-")
+                  f" | {ratio} | {total(fast):.1f} | {sdpa.get('peak_gb', float('nan')):.1f} |")
             out += [dict(r, library="fastattention") for r in row if r]
             out += [dict(r, library=library.version, attention=name) for name, r in peer.items() if r]
     if options.json:
