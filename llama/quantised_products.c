@@ -200,19 +200,27 @@ static fa_status many_rows_gated(fa_cpu_engine *engine, const fa_matrix *gated, 
 
 /* ------------------------------------------------------------------------- either */
 
-static bool few(const fa_cpu_engine *engine, int64_t rows) {
-  return rows <= FEW_ROWS && engine->base.dtype != FA_FLOAT32;
+/* Eight bits have no NaN and no infinity: a row that holds one is multiplied in its own type, so that it shows. */
+static bool is_finite(fa_dtype dtype, const uint16_t *a, int64_t count) {
+  const uint16_t exponent = dtype == FA_BFLOAT16 ? 0x7f80 : 0x7c00;
+  int found = 0;
+  for (int64_t i = 0; i < count; i++) found |= (a[i] & exponent) == exponent;
+  return !found;
+}
+
+static bool few(const fa_cpu_engine *engine, int64_t rows, int64_t columns, const void *a) {
+  return rows <= FEW_ROWS && engine->base.dtype != FA_FLOAT32 && is_finite(engine->base.dtype, a, rows * columns);
 }
 
 fa_status fa_quantised_product(fa_cpu_engine *engine, const fa_matrix *matrix, fa_epilogue epilogue,
                                int64_t rows, const void *a, float *y) {
-  if (few(engine, rows)) return few_rows(engine, matrix, epilogue, rows, a, y);
+  if (few(engine, rows, matrix->columns, a)) return few_rows(engine, matrix, epilogue, rows, a, y);
   return many_rows(engine, matrix, epilogue, rows, a, y);
 }
 
 fa_status fa_quantised_gated_product(fa_cpu_engine *engine, const fa_matrix *gated, fa_activation activation,
                                      int64_t rows, const void *a, float *scratch, void *y) {
-  if (few(engine, rows)) return few_rows_gated(engine, gated, activation, rows, a, y);
+  if (few(engine, rows, gated->columns, a)) return few_rows_gated(engine, gated, activation, rows, a, y);
   if (engine->operand == engine->base.dtype && gated->parts[0].rows <= slab_rows(engine, gated->columns)) {
     return many_rows_gated(engine, gated, activation, rows, a, scratch, y);
   }
