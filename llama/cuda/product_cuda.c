@@ -147,7 +147,7 @@ static float time_of(fa_cuda_engine *engine, const known_shape *known, const cub
       return -1.0f;
     if (n > 0 && (best < 0.0f || ms < best)) best = ms;
   }
-  return best / LAUNCHES;
+  return best / (float)LAUNCHES;
 }
 
 /* Keeps the quickest of the named algorithms, the first where nothing can be timed. */
