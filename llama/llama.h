@@ -35,7 +35,7 @@ typedef struct fa_llama_shape {
   int64_t rotary_dim; /* even, at most head_dim_qk */
   double rotary_base;
   double rotary_factor;     /* positions are divided by it */
-  double rotary_base_local; /* of layers with a window, whose positions are not divided */
+  double rotary_base_local; /* of layers with a window, whose positions are not divided; 0: they rotate as the others */
   bool rotary_interleaved;  /* pairs (2d, 2d + 1), as GGUF orders Llama's weights; else (d, d + rotary_dim / 2) */
 
   int64_t window;       /* keys a windowed layer sees, its own included; 0: no layer has a window */

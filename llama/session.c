@@ -61,8 +61,9 @@ static fa_status to_host(fa_llama_session *s, void *to, const void *from, size_t
 }
 
 /* Angles in double: position * base^(-2d / rotary_dim) loses all its digits in fp32 at long contexts. */
-static fa_status make_rotary(fa_llama_session *s, bool is_local, float **table) {
+static fa_status make_rotary(fa_llama_session *s, bool has_window, float **table) {
   const fa_llama_model *model = s->model;
+  const bool is_local = has_window && model->shape.rotary_base_local > 0.0;
   const int64_t dim = model->shape.rotary_dim;
   if (dim == 0) return FA_OK;
   const double base = is_local ? model->shape.rotary_base_local : model->shape.rotary_base;

@@ -96,11 +96,12 @@ static fa_status llama3_divisors(const reader *r, const cJSON *scaling, const fa
 }
 
 /* Either flat (rope_theta, rope_scaling), or rope_parameters, which may be by kind of layer. */
-static fa_status read_rotary(const reader *r, fa_llama_shape *s, float **divisors) {
+static fa_status read_rotary(const reader *r, const struct architecture *a, fa_llama_shape *s, float **divisors) {
   const cJSON *parameters = member(r->config, "rope_parameters"), *scaling = member(r->config, "rope_scaling");
   const cJSON *full = member(parameters, "full_attention"), *local = member(parameters, "sliding_attention");
   double partial = 1.0;
-  s->rotary_base = s->rotary_base_local = 10000.0;
+  s->rotary_base = 10000.0;
+  s->rotary_base_local = a->has_post_norms ? 10000.0 : 0.0; /* Gemma's windowed layers have their own */
   s->rotary_factor = 1.0;
   fa_status status = number(r, r->config, "rope_theta", false, &s->rotary_base);
   if (status == FA_OK) status = number(r, r->config, "rope_local_base_freq", false, &s->rotary_base_local);
@@ -208,7 +209,7 @@ static fa_status read_config(const reader *r, fa_llama_shape *s, float **divisor
   /* Sizes first: what is allocated below goes by them. */
   s->rotary_base = s->rotary_base_local = s->rotary_factor = 1.0;
   status = fa_llama_shape_check(r->file, s);
-  if (status == FA_OK) status = read_rotary(r, s, divisors);
+  if (status == FA_OK) status = read_rotary(r, a, s, divisors);
   if (status == FA_OK) status = read_window(r, a, s);
   return status == FA_OK ? fa_llama_shape_check(r->file, s) : status;
 }

@@ -74,7 +74,8 @@ static fa_status refuse_unknown_parts(reader *r) {
 static fa_status read_rotary(reader *r, fa_llama_shape *s) {
   fa_gguf_string scaling = {"none", 4};
   double epsilon = 0.0;
-  s->rotary_base = s->rotary_base_local = 10000.0;
+  s->rotary_base = 10000.0;
+  s->rotary_base_local = r->architecture->has_post_norms ? 10000.0 : 0.0; /* Gemma's windowed layers have their own */
   s->rotary_factor = 1.0;
   s->rotary_dim = s->head_dim_qk;
   s->rotary_interleaved = r->architecture->rotary_interleaved;
@@ -188,7 +189,7 @@ fa_status fa_llama_shape_check(const char *file, const fa_llama_shape *s) {
                          MAX_HEAD_DIM);
   }
   if (s->rotary_dim < 0 || s->rotary_dim % 2 || s->rotary_dim > s->head_dim_qk || !(s->rotary_base > 0.0) ||
-      !(s->rotary_factor > 0.0) || !(s->norm_epsilon >= 0.0f && isfinite(s->norm_epsilon)) || (s->window > 0 && !(s->rotary_base_local > 0.0))) {
+      !(s->rotary_factor > 0.0) || !(s->norm_epsilon >= 0.0f && isfinite(s->norm_epsilon)) || !(s->rotary_base_local >= 0.0)) {
     return fa_llama_fail(FA_ERROR_ARGUMENT,
                          "%s: rotary dimensions %lld, base %g, factor %g, norm epsilon %g; needed: even, above 0, above 0, "
                          "at least 0", file, (long long)s->rotary_dim, s->rotary_base, s->rotary_factor,
