@@ -11,13 +11,14 @@
 static const struct architecture {
   const char *model_type;
   bool has_qkv_bias, has_qk_norm, has_post_norms;
+  bool asks_for_window; /* none unless use_sliding_window, and then from layer max_window_layers on */
   fa_activation activation;
 } architectures[] = {
-    {"llama", false, false, false, FA_ACTIVATION_SILU},
-    {"mistral", false, false, false, FA_ACTIVATION_SILU},
-    {"qwen2", true, false, false, FA_ACTIVATION_SILU},
-    {"qwen3", false, true, false, FA_ACTIVATION_SILU},
-    {"gemma3_text", false, true, true, FA_ACTIVATION_GELU_TANH},
+    {"llama", false, false, false, false, FA_ACTIVATION_SILU},
+    {"mistral", false, false, false, false, FA_ACTIVATION_SILU},
+    {"qwen2", true, false, false, true, FA_ACTIVATION_SILU},
+    {"qwen3", false, true, false, true, FA_ACTIVATION_SILU},
+    {"gemma3_text", false, true, true, false, FA_ACTIVATION_GELU_TANH},
 };
 
 typedef struct reader {
@@ -95,12 +96,12 @@ static fa_status llama3_divisors(const reader *r, const cJSON *scaling, const fa
 }
 
 /* Either flat (rope_theta, rope_scaling), or rope_parameters, which may be by kind of layer. */
-static fa_status read_rotary(const reader *r, fa_llama_shape *s, float **divisors) {
+static fa_status read_rotary(const reader *r, const struct architecture *a, fa_llama_shape *s, float **divisors) {
   const cJSON *parameters = member(r->config, "rope_parameters"), *scaling = member(r->config, "rope_scaling");
   const cJSON *full = member(parameters, "full_attention"), *local = member(parameters, "sliding_attention");
   double partial = 1.0;
   s->rotary_base = 10000.0;
-  s->rotary_base_local = s->has_post_norms ? 10000.0 : 0.0; /* Gemma */
+  s->rotary_base_local = a->has_post_norms ? 10000.0 : 0.0; /* Gemma's windowed layers have their own */
   s->rotary_factor = 1.0;
   fa_status status = number(r, r->config, "rope_theta", false, &s->rotary_base);
   if (status == FA_OK) status = number(r, r->config, "rope_local_base_freq", false, &s->rotary_base_local);
@@ -120,25 +121,29 @@ static fa_status read_rotary(const reader *r, fa_llama_shape *s, float **divisor
   return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: rotary scaling '%.60s'; done here: default, linear, llama3", r->file, type);
 }
 
-/* layer_types where the file has them; else sliding_window_pattern; else all layers or none. */
-static fa_status read_window(const reader *r, fa_llama_shape *s) {
+static fa_status read_first_window(const reader *r, fa_llama_shape *s) {
+  int64_t first = 28; /* what Qwen's configurations mean where they do not say */
+  const fa_status status = integer(r, "max_window_layers", false, &first);
+  if (status != FA_OK || first == 0) return status;
+  if (first < s->layers)
+    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: max_window_layers is %lld of %lld layers; run here: 0 (a window in every "
+                         "layer) or all of them (in none)", r->file, (long long)first, (long long)s->layers);
+  s->window = 0;
+  return FA_OK;
+}
+
+/* layer_types where the file has them; else sliding_window_pattern or max_window_layers; else all layers or none. */
+static fa_status read_window(const reader *r, const struct architecture *a, fa_llama_shape *s) {
   fa_status status = integer(r, "sliding_window", false, &s->window);
   if (status != FA_OK || !s->window) return status;
-  int64_t windowless = s->layers;
-  status = integer(r, "max_window_layers", false, &windowless);
-  if (status != FA_OK) return status;
-  const bool is_qwen = strncmp(text(r->config, "model_type", ""), "qwen", 4) == 0;
-  if (!truth(r, "use_sliding_window", !is_qwen)) {
+  if (!truth(r, "use_sliding_window", !a->asks_for_window)) {
     s->window = 0;
     return FA_OK;
   }
   const cJSON *types = member(r->config, "layer_types"), *type;
-  if (!types && is_qwen && windowless > 0) {
-    return fa_llama_fail(FA_ERROR_UNSUPPORTED, "%s: the window begins at layer %lld (max_window_layers); run here: every n-th "
-                         "layer sees everything", r->file, (long long)windowless);
-  }
+  if (!types && a->asks_for_window) return read_first_window(r, s);
   if (!types) {
-    s->global_every = s->has_post_norms ? 6 : 0; /* Gemma 3's, where the file does not say */
+    s->global_every = a->has_post_norms ? 6 : 0; /* Gemma 3's, where the file does not say */
     return integer(r, "sliding_window_pattern", false, &s->global_every);
   }
   int64_t index = 0, windowed = 0, count = cJSON_GetArraySize(types);
@@ -207,8 +212,8 @@ static fa_status read_config(const reader *r, fa_llama_shape *s, float **divisor
   /* Sizes first: what is allocated below goes by them. */
   s->rotary_base = s->rotary_base_local = s->rotary_factor = 1.0;
   status = fa_llama_shape_check(r->file, s);
-  if (status == FA_OK) status = read_rotary(r, s, divisors);
-  if (status == FA_OK) status = read_window(r, s);
+  if (status == FA_OK) status = read_rotary(r, a, s, divisors);
+  if (status == FA_OK) status = read_window(r, a, s);
   return status == FA_OK ? fa_llama_shape_check(r->file, s) : status;
 }
 

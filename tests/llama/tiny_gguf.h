@@ -28,6 +28,7 @@ typedef struct tiny {
   size_t header; /* bytes before the tensor data */
   /* Left out while it is made. */
   const char *without_key, *without_tensor;
+  const float *rope_freqs; /* [head dim / 2]; NULL: none */
 } tiny;
 
 static inline void tiny_put(tiny *t, const void *bytes, size_t size) {
@@ -184,7 +185,7 @@ static inline uint64_t tiny_bytes_of(const tiny_tensor *tensor) {
   return (uint64_t)(elements / type->block_elements * type->block_bytes);
 }
 
-/* Fills t; without_key and without_tensor are read. Free t->bytes. */
+/* Fills t; without_key, without_tensor and rope_freqs are read. Free t->bytes. */
 static inline void tiny_make(tiny *t) {
   tiny_tensor list[32];
   uint64_t pairs = 0, offset = 0, kept = 0;
@@ -193,6 +194,7 @@ static inline void tiny_make(tiny *t) {
   t->bytes = NULL;
   t->size = t->capacity = 0;
   for (int i = 0; i < count; i++) kept += !t->without_tensor || strcmp(list[i].name, t->without_tensor) != 0;
+  kept += t->rope_freqs != NULL;
   tiny_put(t, "GGUF", 4);
   tiny_u32(t, 3);
   tiny_u64(t, kept);
@@ -209,6 +211,13 @@ static inline void tiny_make(tiny *t) {
     tiny_u64(t, offset);
     offset += (tiny_bytes_of(&list[i]) + 31) / 32 * 32;
   }
+  if (t->rope_freqs) {
+    tiny_string(t, "rope_freqs.weight");
+    tiny_u32(t, 1);
+    tiny_u64(t, TINY_HIDDEN / TINY_HEADS / 2);
+    tiny_u32(t, FA_GGML_F32);
+    tiny_u64(t, offset);
+  }
   static const uint8_t zeros[32];
   while (t->size % 32) tiny_put(t, zeros, 1);
   t->header = t->size;
@@ -217,6 +226,7 @@ static inline void tiny_make(tiny *t) {
     tiny_data(t, list[i].type, list[i].columns * (list[i].rows ? list[i].rows : 1), &random);
     while (t->size % 32) tiny_put(t, zeros, 1);
   }
+  if (t->rope_freqs) tiny_put(t, t->rope_freqs, TINY_HIDDEN / TINY_HEADS / 2 * sizeof *t->rope_freqs);
 }
 
 /* What follows a key or a tensor's name in the header: its type, or its number of dimensions. */
