@@ -1,5 +1,5 @@
-/* A session's inside: what session.c (sequences, chunks, logits), layers.c (the forward pass) and attend.c (attention
- * plans) share. */
+/* A session's inside: what session.c (its making, its sequences), evaluate.c (chunks, captured steps, logits), layers.c (the
+ * forward pass) and attend.c (attention plans) share. */
 #ifndef FA_LLAMA_SESSION_H
 #define FA_LLAMA_SESSION_H
 
@@ -88,6 +88,12 @@ struct fa_llama_session {
   int64_t last_rows, last_entries; /* of the last eval; rows 0: it had more than one chunk */
   int32_t *last_sequences;         /* [max_sequences], of its entries */
 };
+
+/* Device memory that counts as activations: rows * columns of `bytes` each, its address into *(pointer *)to. */
+fa_status fa_llama_session_allocate(fa_llama_session *session, int64_t rows, int64_t columns, size_t bytes, void *to);
+/* On the engine's stream. The second waits until it is there. */
+fa_status fa_llama_to_device(fa_llama_session *session, void *to, const void *from, size_t bytes);
+fa_status fa_llama_to_host(fa_llama_session *session, void *to, const void *from, size_t bytes);
 
 /* The chunk's rows through all layers: x from tokens; normed = the output norm of x if wanted, for at most a block of rows. */
 fa_status fa_llama_forward(fa_llama_session *session, const fa_chunk *chunk, bool wants_norm);
