@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "dots_ggml.h"
 #include "llama.h"
 #include "model_file.h"
 
@@ -14,14 +15,18 @@
 
 static const char *const questions[] = {"Why is the sky blue?", "Write a haiku about the sea."};
 
+/* Of the goldens' pairs (largest, root mean square): bf16, fp32, and bf16 whose single tokens meet quantised weights as 8
+ * bits, which the CPU does where it has dot products for them. */
 static double tolerance(bool fp32) {
-  float allowed[4];
+  enum { BF16 = 0, FP32 = 2, EIGHT_BITS = 4, BOUNDS = 6 };
+  const bool rounds = fa_dots_isa() && fa_test_operators() == &fa_cpu_operators;
+  float allowed[BOUNDS];
   FILE *file = fopen(GOLDENS, "rb");
   assert_non_null(file);
   assert_int_equal(fseek(file, 8, SEEK_SET), 0);
-  assert_int_equal(fread(allowed, sizeof *allowed, 4, file), 4);
+  assert_int_equal(fread(allowed, sizeof *allowed, BOUNDS, file), BOUNDS);
   fclose(file);
-  return (double)allowed[fp32 ? 2 : 0];
+  return (double)allowed[fp32 ? FP32 : rounds ? EIGHT_BITS : BF16];
 }
 
 static bool has_family(const char *family) {
