@@ -14,7 +14,6 @@
 
 enum { ROUND = 256 }; /* rows of ragged problems, so that passes of about the same size share a plan */
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 bool fa_llama_is_dense(const fa_llama_session *s, const fa_chunk *chunk, int64_t *stride) {
@@ -136,8 +135,8 @@ static fa_status run(fa_llama_session *s, const fa_chunk *chunk, int64_t layer, 
   if (is_equal) {
     c.rows = 0;
   } else {
-    c.queries = least(round_up(c.queries, ROUND), s->max_rows);
-    c.rows = least(round_up(c.rows, ROUND), s->max_rows);
+    c.queries = fa_least(round_up(c.queries, ROUND), s->max_rows);
+    c.rows = fa_least(round_up(c.rows, ROUND), s->max_rows);
   }
   const fa_plan *plan;
   fa_status status = find_plan(s, &c, &plan);

@@ -7,8 +7,6 @@
 
 enum { LOGIT_ROWS = 64 };
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static fa_status check_entries(const fa_llama_session *s, const fa_llama_entry *entries, int64_t count) {
   if (count < 1 || count > s->max_sequences) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "%lld sequences at once; the session was made for 1 .. %lld", (long long)count,
@@ -83,13 +81,12 @@ static fa_status send_chunk(fa_llama_session *s, const fa_llama_entry *entries, 
     memcpy(wanted, page, (size_t)pages * sizeof *page);
     is_changed |= memcmp(wanted, s->sent_page_table + i * s->pages_a_sequence, (size_t)pages * sizeof *page) != 0;
   }
-  c->length = 2 * c->segments + 1 + 3 * c->rows;
   c->seqlens_kv = s->step;
   c->cu_seqlens_q = s->step + c->segments;
   c->tokens = s->step + 2 * c->segments + 1;
   c->positions = c->tokens + c->rows;
   c->slots = c->positions + c->rows;
-  fa_status status = fa_llama_to_device(s, s->step, c->host, (size_t)c->length * sizeof *c->host);
+  fa_status status = fa_llama_to_device(s, s->step, c->host, (size_t)(2 * c->segments + 1 + 3 * c->rows) * sizeof *c->host);
   if (status == FA_OK && is_changed) {
     const size_t bytes = (size_t)(c->segments * s->pages_a_sequence) * sizeof *s->page_table;
     memcpy(s->sent_page_table, s->page_table, bytes);
@@ -98,13 +95,12 @@ static fa_status send_chunk(fa_llama_session *s, const fa_llama_entry *entries, 
   return status;
 }
 
-/* Logits of the first `rows` rows of last_x. */
-static fa_status finish(fa_llama_session *s, int64_t rows) {
+/* Of `rows` rows of x. */
+static fa_status logits_of(fa_llama_session *s, int64_t rows, const float *x, float *logits) {
   const fa_llama_shape *shape = &s->model->shape;
   const fa_operators *on = s->engine->operators;
-  const fa_status status = on->norm(s->engine, rows, shape->hidden, s->last_x, s->model->output_norm, shape->norm_epsilon,
-                                    s->normed);
-  return status == FA_OK ? on->product(s->engine, s->model->output, FA_EPILOGUE_F32, rows, s->normed, s->logits) : status;
+  const fa_status status = on->norm(s->engine, rows, shape->hidden, x, s->model->output_norm, shape->norm_epsilon, s->normed);
+  return status == FA_OK ? on->product(s->engine, s->model->output, FA_EPILOGUE_F32, rows, s->normed, logits) : status;
 }
 
 static fa_status decode(fa_llama_session *s) {
@@ -155,7 +151,7 @@ static fa_status eval_chunk(fa_llama_session *s, const fa_llama_entry *entries, 
   int64_t finished = 0;
   c->rows = c->segments = 0;
   while (*entry < count && c->rows < s->max_rows) {
-    const int64_t take = least(entries[*entry].count - *done, s->max_rows - c->rows);
+    const int64_t take = fa_least(entries[*entry].count - *done, s->max_rows - c->rows);
     begin[c->segments] = *done;
     c->segment[c->segments++] = (fa_segment){entries[*entry].sequence, past[*entry] + *done, take, 0};
     c->rows += take;
@@ -179,7 +175,7 @@ static fa_status eval_chunk(fa_llama_session *s, const fa_llama_entry *entries, 
     status = s->engine->operators->pick_rows(s->engine, finished, s->model->shape.hidden, s->x, s->picked,
                                              s->last_x + first * s->model->shape.hidden);
   }
-  return status == FA_OK && *entry == count ? finish(s, count) : status;
+  return status == FA_OK && *entry == count ? logits_of(s, count, s->last_x, s->logits) : status;
 }
 
 fa_status fa_llama_eval_batch(fa_llama_session *s, const fa_llama_entry *entries, int64_t count) {
@@ -267,18 +263,15 @@ fa_status fa_llama_sample(fa_llama_session *s, const fa_sample_row *settings, in
 
 fa_status fa_llama_logits(fa_llama_session *s, int64_t row, int64_t rows, float *logits) {
   const fa_llama_shape *shape = &s->model->shape;
-  const fa_operators *on = s->engine->operators;
   if (row < 0 || rows < 0 || row > s->last_rows || rows > s->last_rows - row) {
     return fa_llama_fail(FA_ERROR_ARGUMENT, "logits of rows %lld .. %lld; the last eval left %lld", (long long)row,
                          (long long)(row + rows), (long long)s->last_rows);
   }
   fa_status status = s->row_logits ? FA_OK : fa_llama_session_allocate(s, LOGIT_ROWS, shape->vocabulary, sizeof(float), &s->row_logits);
-  const int64_t most_rows = least(LOGIT_ROWS, least(s->engine->block_rows, s->max_rows));
+  const int64_t most_rows = fa_least(LOGIT_ROWS, fa_least(s->engine->block_rows, s->max_rows));
   for (int64_t done = 0; done < rows && status == FA_OK; done += most_rows) {
-    const int64_t block = least(most_rows, rows - done);
-    status = on->norm(s->engine, block, shape->hidden, s->x + (row + done) * shape->hidden, s->model->output_norm,
-                      shape->norm_epsilon, s->normed);
-    if (status == FA_OK) status = on->product(s->engine, s->model->output, FA_EPILOGUE_F32, block, s->normed, s->row_logits);
+    const int64_t block = fa_least(most_rows, rows - done);
+    status = logits_of(s, block, s->x + (row + done) * shape->hidden, s->row_logits);
     if (status == FA_OK)
       status = fa_llama_to_host(s, logits + done * shape->vocabulary, s->row_logits, (size_t)(block * shape->vocabulary) * sizeof *logits);
   }

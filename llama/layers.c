@@ -9,8 +9,6 @@
  * stays in cache. */
 #include "session.h"
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static size_t dtype_bytes(const fa_llama_session *s) { return fa_dtype_bytes(s->engine->dtype); }
 
 /* Whether products leave what they add to x to the norm that follows. */
@@ -34,7 +32,7 @@ static fa_status project_qkv(fa_llama_session *s, const fa_chunk *chunk, int64_t
   fa_tensor k, v;
   fa_status status = fa_kv_cache_layer(s->cache, index, &k, &v);
   for (int64_t row = 0; row < chunk->rows && status == FA_OK; row += s->engine->block_rows) {
-    const int64_t rows = least(s->engine->block_rows, chunk->rows - row);
+    const int64_t rows = fa_least(s->engine->block_rows, chunk->rows - row);
     status = norm(s, rows, index > 0 && adds_late(s, chunk), layer->attention_norm, s->x + row * shape->hidden);
     if (status == FA_OK) status = on->product(s->engine, layer->qkv, FA_EPILOGUE_WIDE, rows, s->normed, s->wide);
     const fa_head_placement placement = {
@@ -67,7 +65,7 @@ static fa_status project_out_and_feed_forward(fa_llama_session *s, const fa_chun
   const bool is_late = adds_late(s, chunk);
   fa_status status = FA_OK;
   for (int64_t row = 0; row < chunk->rows && status == FA_OK; row += s->engine->block_rows) {
-    const int64_t rows = least(s->engine->block_rows, chunk->rows - row);
+    const int64_t rows = fa_least(s->engine->block_rows, chunk->rows - row);
     float *x = s->x + row * shape->hidden;
     const char *o = (const char *)s->o + (size_t)(row * o_width) * dtype_bytes(s);
     status = add_product(s, layer->out, layer->attention_post_norm, rows, is_late, o, x);

@@ -9,7 +9,6 @@
 
 enum { DEFAULT_ROWS = 8192, DEFAULT_PAGE = 256 };
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ------------------------------------------------------------------------- memory */
@@ -29,7 +28,7 @@ fa_status fa_llama_session_allocate(fa_llama_session *s, int64_t rows, int64_t c
 static fa_status allocate_activations(fa_llama_session *s) {
   const fa_llama_shape *shape = &s->model->shape;
   const size_t size = fa_dtype_bytes(s->engine->dtype);
-  const int64_t block = most(least(s->engine->block_rows, s->max_rows), s->max_sequences);
+  const int64_t block = most(fa_least(s->engine->block_rows, s->max_rows), s->max_sequences);
   const int64_t wide = most(most(fa_llama_qkv_width(shape), fa_llama_gated_width(shape)), shape->hidden);
   fa_status status = fa_llama_session_allocate(s, s->max_rows, shape->hidden, sizeof(float), &s->x);
   if (status == FA_OK) status = fa_llama_session_allocate(s, s->max_rows, shape->heads_q * shape->head_dim_qk, size, &s->q);
@@ -160,12 +159,12 @@ fa_status fa_llama_session_create(const fa_llama_model *model, const fa_llama_se
   s->model = model;
   s->max_tokens = options->max_tokens;
   s->max_sequences = options->max_sequences;
-  s->max_rows = options->max_rows ? options->max_rows : least(DEFAULT_ROWS, s->max_tokens * s->max_sequences);
+  s->max_rows = options->max_rows ? options->max_rows : fa_least(DEFAULT_ROWS, s->max_tokens * s->max_sequences);
   s->max_rows = most(s->max_rows, s->max_sequences); /* a token of each in one pass */
   s->is_baseline = is_baseline(options->kernel);
   s->page_size = options->page_size;
   if (!s->page_size || s->is_baseline) s->page_size = s->max_sequences == 1 || s->is_baseline ? s->max_tokens : DEFAULT_PAGE;
-  s->page_size = least(s->page_size, s->max_tokens);
+  s->page_size = fa_least(s->page_size, s->max_tokens);
   s->pages_a_sequence = (s->max_tokens + s->page_size - 1) / s->page_size;
   s->progress = options->progress;
   s->progress_user = options->progress_user;

@@ -21,7 +21,6 @@ typedef struct fa_chunk {
   int64_t segments;
   fa_segment *segment; /* [max_sequences] */
   int32_t *host;       /* the arrays below, one after another */
-  int64_t length;      /* of host */
   /* Device: */
   const int32_t *seqlens_kv;   /* [segments] */
   const int32_t *cu_seqlens_q; /* [segments + 1] */
@@ -88,6 +87,8 @@ struct fa_llama_session {
   int64_t last_rows, last_entries; /* of the last eval; rows 0: it had more than one chunk */
   int32_t *last_sequences;         /* [max_sequences], of its entries */
 };
+
+static inline int64_t fa_least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Device memory that counts as activations: rows * columns of `bytes` each, its address into *(pointer *)to. */
 fa_status fa_llama_session_allocate(fa_llama_session *session, int64_t rows, int64_t columns, size_t bytes, void *to);
