@@ -10,9 +10,7 @@
 
 static const fa_llama_load_options defaults = FA_LLAMA_LOAD_OPTIONS_INIT;
 
-/* What the device multiplies best, by its public description: bf16 where it has it in hardware (of several GPUs: where all
- * have it), else f16, or fp32 for models whose activations outgrow f16 (Gemma's). */
-static fa_dtype best_dtype(const char *device, const fa_llama_shape *shape) {
+bool fa_multiplies_bf16(const char *device) {
   const bool is_cpu = strcmp(device, "cpu") == 0;
   bool has_bf16 = false, lacks_bf16 = false;
   for (int32_t i = 0; i < fa_device_count(); i++) {
@@ -22,7 +20,13 @@ static fa_dtype best_dtype(const char *device, const fa_llama_shape *shape) {
     has_bf16 |= has;
     lacks_bf16 |= !has;
   }
-  return has_bf16 && !lacks_bf16 ? FA_BFLOAT16 : shape->has_post_norms ? FA_FLOAT32 : FA_FLOAT16;
+  return has_bf16 && !lacks_bf16;
+}
+
+/* What the device multiplies best: bf16 where it has it in hardware, else f16, or fp32 for models whose activations outgrow f16
+ * (Gemma's). */
+static fa_dtype best_dtype(const char *device, const fa_llama_shape *shape) {
+  return fa_multiplies_bf16(device) ? FA_BFLOAT16 : shape->has_post_norms ? FA_FLOAT32 : FA_FLOAT16;
 }
 
 static fa_status open_engine(fa_llama_model *model, const fa_llama_load_options *options) {

@@ -135,6 +135,9 @@ struct fa_operators {
   void (*graph_free)(fa_engine *engine, fa_graph *graph); /* NULL is fine */
 };
 
+/* Whether devices called so ("cpu", "cuda"), all of them, multiply bf16 in hardware, by their public descriptions. */
+bool fa_multiplies_bf16(const char *device);
+
 extern const fa_operators fa_cpu_operators;
 #if FA_WITH_CUDA
 extern const fa_operators fa_cuda_operators;

@@ -12,17 +12,6 @@
 
 static fa_cpu_engine *cpu(fa_engine *engine) { return (fa_cpu_engine *)engine; }
 
-/* Whether this CPU multiplies bf16 in hardware, by the public description of device "cpu". */
-static bool multiplies_bf16(void) {
-  for (int32_t i = 0; i < fa_device_count(); i++) {
-    fa_device_info info = FA_DEVICE_INFO_INIT;
-    if (fa_device_describe(i, &info) == FA_OK && strcmp(info.name, "cpu") == 0) {
-      return info.isa && strstr(info.isa, "bf16");
-    }
-  }
-  return false;
-}
-
 static void close_engine(fa_engine *engine) {
   if (!engine) return;
   fa_products_free(cpu(engine)->products);
@@ -40,7 +29,7 @@ static fa_status open_engine(fa_context *context, fa_dtype dtype, fa_engine **re
   }
   fa_cpu_engine *engine = calloc(1, sizeof *engine);
   if (!engine) return fa_llama_out_of_memory("the engine");
-  const bool bf16 = dtype == FA_BFLOAT16 && multiplies_bf16();
+  const bool bf16 = dtype == FA_BFLOAT16 && fa_multiplies_bf16("cpu");
   engine->base = (fa_engine){
       .operators = &fa_cpu_operators, .context = context, .dtype = dtype, .block_rows = FA_CPU_BLOCK_ROWS};
   engine->threads = fa_context_threads(context);
